@@ -1,0 +1,261 @@
+"""Files that are either complete or absent, and dataclasses of tensors in safetensors.
+
+A dataclass is saved as: a tensor under its field's name, a `Camera` as ``field/cam2world`` and ``field/intrinsics``, a dict of
+tensors as ``field/<key>``; numbers and dicts of numbers go to the header, None is left out. The header says which field is what,
+so that a file can be read without the class that wrote it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pmv.camera import Camera
+from pmv.errors import CheckpointError, InputError
+
+# safetensors writes several header entries in random order; one entry keeps equal content equal in bytes
+_HEADER = "pmv"
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path to write to; on success it is flushed to disk and renamed to `path`, on failure removed."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON atomically."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON; InputError names the file where it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error})") from error
+
+
+def copy_file(source: str | Path, target: str | Path) -> None:
+    """Copy a file's bytes atomically."""
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values, independent of order, device and memory layout."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def value_hash(value: Any) -> str:
+    """SHA-256 of plain values (what JSON can hold)."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+class Packed(NamedTuple):
+    """One dataclass, flattened.
+
+    tensors: name in the file → tensor; kinds: field → "tensor", "camera", "dict", "numbers" or "none"; numbers: field → value.
+    """
+
+    tensors: dict[str, Tensor]
+    kinds: dict[str, str]
+    numbers: dict[str, Any]
+
+    def field_hashes(self) -> dict[str, str]:
+        """Content hash of every field."""
+        hashes = {}
+        for field, kind in self.kinds.items():
+            if kind in ("numbers", "none"):
+                hashes[field] = value_hash([kind, self.numbers.get(field)])
+            else:
+                part = {k: v for k, v in self.tensors.items() if k == field or k.startswith(field + "/")}
+                hashes[field] = tensors_hash(part)
+        return hashes
+
+
+def pack(value: Any) -> Packed:
+    """Flatten a dataclass of tensors, cameras, dicts of tensors, numbers and None.
+
+    Raises:
+        TypeError: a field holds anything else.
+    """
+    tensors: dict[str, Tensor] = {}
+    kinds: dict[str, str] = {}
+    numbers: dict[str, Any] = {}
+    for name in (f.name for f in fields(value)):
+        item = getattr(value, name)
+        if item is None:
+            kinds[name] = "none"
+        elif isinstance(item, Tensor):
+            kinds[name] = "tensor"
+            tensors[name] = item
+        elif isinstance(item, Camera):
+            kinds[name] = "camera"
+            tensors[f"{name}/cam2world"] = item.cam2world
+            tensors[f"{name}/intrinsics"] = item.intrinsics
+        elif isinstance(item, Mapping) and all(isinstance(v, Tensor) for v in item.values()):
+            kinds[name] = "dict"
+            tensors.update({f"{name}/{k}": v for k, v in item.items()})
+        elif isinstance(item, float | int) or (
+            isinstance(item, Mapping) and all(isinstance(v, float | int) for v in item.values())
+        ):
+            kinds[name] = "numbers"
+            numbers[name] = dict(item) if isinstance(item, Mapping) else item
+        else:
+            raise TypeError(f"{type(value).__name__}.{name}: cannot be saved: {type(item).__name__}")
+    return Packed({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, kinds, numbers)
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write safetensors atomically, with one JSON header. Equal content gives equal bytes."""
+    # save_file refuses tensors that share memory (an expanded w, say)
+    own = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(own, temporary, metadata={_HEADER: json.dumps(header, sort_keys=True)})
+
+
+def save_packed(path: str | Path, packed: Packed) -> None:
+    """Write what `pack` returned."""
+    save_tensors(path, packed.tensors, {"kinds": packed.kinds, "numbers": packed.numbers})
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})[_HEADER])
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: damaged, or not a file that pmv wrote ({type(error).__name__})") from error
+
+
+def load_fields(path: str | Path, names: Iterable[str], device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read some fields of a saved dataclass, and nothing else of the file.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    path = Path(path)
+    header = _header(path)
+    values: dict[str, Any] = {}
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        keys = file.keys()
+        for name in names:
+            kind = header["kinds"][name]
+            if kind == "none":
+                values[name] = None
+            elif kind == "numbers":
+                values[name] = header["numbers"][name]
+            elif kind == "tensor":
+                values[name] = file.get_tensor(name)
+            else:
+                prefix = name + "/"
+                part = {k.removeprefix(prefix): file.get_tensor(k) for k in keys if k.startswith(prefix)}
+                values[name] = Camera(**part) if kind == "camera" else part
+    return values
+
+
+class Inversion(NamedTuple):
+    """A finished inversion: ``generator.render(generator.planes(w, noise), w, camera)`` is the portrait.
+
+    generator: with the tuned weights; w ``[1,num_ws,w_dim]``; noise: name → tensor; camera: of the input view.
+    """
+
+    generator: Any
+    w: Tensor
+    noise: dict[str, Tensor]
+    camera: Camera
+
+
+def save_inversion(
+    path: str | Path,
+    tuned_state: Mapping[str, Tensor],
+    w: Tensor,
+    noise: Mapping[str, Tensor],
+    camera: Camera,
+    header: Mapping[str, Any],
+) -> None:
+    """Write ``inversion.safetensors``; `header` holds ``generator`` (name or path), ``generator_hash`` and whatever else to tell."""
+    tensors = {"pivot_w": w, "camera/cam2world": camera.cam2world, "camera/intrinsics": camera.intrinsics}
+    tensors |= {f"tuned_state/{k}": v for k, v in tuned_state.items()} | {f"noise/{k}": v for k, v in noise.items()}
+    kinds = {"tuned_state": "dict", "pivot_w": "tensor", "noise": "dict", "camera": "camera"}
+    save_tensors(path, tensors, {**header, "kinds": kinds})
+
+
+def load_inversion(path: str | Path, device: str | torch.device = "cpu", generator: str | None = None) -> Inversion:
+    """Load a run's result, ready to render.
+
+    Args:
+        path: ``inversion.safetensors``, or the run folder that holds it.
+        device: where to put everything.
+        generator: name or path of the pretrained generator, where it is no longer where the run found it.
+
+    Raises:
+        InputError: no inversion there, or a damaged one.
+        CheckpointError: the pretrained generator is missing, or is not the one that the run used.
+    """
+    from pmv.generators import load_generator
+
+    path = Path(path)
+    if path.is_dir():
+        path = path / "inversion.safetensors"
+        if not path.exists():
+            raise InputError(f"{path.parent}: holds no finished inversion; complete it with --resume {path.parent}")
+    header = _header(path)
+    if not {"generator", "generator_hash"} <= header.keys():
+        raise InputError(f"{path}: not an inversion")
+    name = generator or header["generator"]
+    model = load_generator(name, device=device)
+    if tensors_hash(model.state_dict()) != header["generator_hash"]:
+        raise CheckpointError(f"{name}: not the generator that {path} was made with; give that one")
+    values = load_fields(path, ["tuned_state", "pivot_w", "noise", "camera"], device)
+    model.load_state_dict(values["tuned_state"], strict=False)
+    return Inversion(model, values["pivot_w"], values["noise"], values["camera"])
