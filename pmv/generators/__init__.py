@@ -1,0 +1,66 @@
+"""3D GANs behind one contract: `load_generator` gives one, `pmv.generators.base` says what it does."""
+
+from pathlib import Path
+
+import torch
+
+from pmv.errors import CheckpointError
+from pmv.generators.base import Generator, GeneratorSpec, Render
+from pmv.generators.checkpoint import read_official
+from pmv.generators.eg3d import EG3DConfig, EG3DGenerator, build_eg3d
+from pmv.generators.native import read_native, save_generator
+
+__all__ = [
+    "EMBEDDED",
+    "EG3DConfig",
+    "EG3DGenerator",
+    "Generator",
+    "GeneratorSpec",
+    "Render",
+    "load_generator",
+    "resolve_generator",
+    "save_generator",
+]
+
+EMBEDDED = {"heads": Path(__file__).resolve().parents[2] / "assets" / "generator" / "heads.safetensors"}
+"""Names of the generators that ship with pmv → their weights."""
+
+
+def resolve_generator(name: str | Path) -> Path:
+    """The file behind a generator's name ("heads" = the embedded one) or path.
+
+    Raises:
+        CheckpointError: neither a known name nor an existing file.
+    """
+    path = EMBEDDED.get(str(name), Path(name))
+    if not path.is_file():
+        known = ", ".join(EMBEDDED)
+        raise CheckpointError(f"{name}: neither a generator's name ({known}) nor a checkpoint file")
+    return path
+
+
+def load_generator(name: str | Path, device: str | torch.device = "cpu") -> EG3DGenerator:
+    """A generator ready for use: evaluation mode, no gradients to its weights.
+
+    Args:
+        name: "heads" (the embedded generator), an official `.pkl` (read, never executed) or pmv's `.safetensors`.
+        device: where its weights go.
+
+    Raises:
+        CheckpointError: unknown, damaged, of an unsupported kind, or hostile; the message names the file.
+    """
+    path = resolve_generator(name)
+    if path.suffix == ".safetensors":
+        generator = read_native(path)
+    elif path.suffix == ".pkl":
+        official = read_official(path)
+        try:
+            config = EG3DConfig.from_init_kwargs(official.init_kwargs, official.neural_resolution)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: not an EG3D generator ({type(error).__name__}: {error})") from error
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        generator = build_eg3d(config, official.state, str(path))
+    else:
+        raise CheckpointError(f"{path}: unknown kind of checkpoint {path.suffix!r}; give .pkl or .safetensors")
+    return generator.to(device)

@@ -1,0 +1,392 @@
+"""EG3D: a StyleGAN2 backbone that draws tri-planes, a ray marcher, a super-resolution head (Chan et al. 2022, arXiv:2112.07945).
+
+One class serves the official checkpoints and the embedded generator: every difference is a number in `EG3DConfig`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pmv.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
+from pmv.errors import CheckpointError
+from pmv.generators.base import PLANE_AXES, GeneratorSpec, Render
+from pmv.generators.stylegan import Backbone, FullyConnected, MappingNetwork, SynthesisNetwork, resample_filter
+from pmv.generators.superresolution import HEADS, SuperResolution, SuperResolutionHead
+from pmv.generators.volume import box_limits, march, sample_planes
+
+PLANES = 3
+
+
+@dataclass(frozen=True)
+class EG3DConfig:
+    """Every number that shapes an EG3D generator. Defaults are those of the published FFHQ 512-128 model.
+
+    Attributes:
+        mapping_layers: layers of the mapping network.
+        normalize_z: scale z to unit second moment before the mapping (False: its length carries meaning).
+        zero_conditioning: the mapping sees a zero camera (EG3D's c_gen_conditioning_zero).
+        condition_scale: factor on the camera label before the mapping (EG3D's c_scale).
+        plane_resolution, plane_channels: texels a side and features of each of the three planes.
+        channel_base, channel_max: channels at resolution r are min(channel_base / r, channel_max).
+        conv_clamp: clamp of the backbone's activations; None = none.
+        decoder_hidden, decoder_lr_multiplier: the two-layer decoder from plane features to density and features.
+        box, near, far: see `GeneratorSpec`; near and far None = where the ray crosses the box.
+        coarse_samples, fine_samples: samples a ray, stratified and by importance.
+        head: name in `superresolution.HEADS`, or the numbers themselves.
+        head_conv_clamp, head_antialias, head_noise: see `SuperResolution`.
+    """
+
+    z_dim: int = 512
+    c_dim: int = 25
+    w_dim: int = 512
+    mapping_layers: int = 2
+    normalize_z: bool = True
+    zero_conditioning: bool = False
+    condition_scale: float = 1.0
+    plane_resolution: int = 256
+    plane_channels: int = 32
+    channel_base: int = 32768
+    channel_max: int = 512
+    conv_clamp: float | None = None
+    decoder_hidden: int = 64
+    decoder_lr_multiplier: float = 1.0
+    box: float = 1.0
+    near: float | None = 2.25
+    far: float | None = 3.3
+    coarse_samples: int = 48
+    fine_samples: int = 48
+    background: float = -1.0
+    plane_convention: str = "eg3d"
+    neural_resolution: int = 128
+    resolution: int = 512
+    head: str | SuperResolutionHead = "SuperresolutionHybrid8XDC"
+    head_conv_clamp: float | None = 256.0
+    head_antialias: bool = True
+    head_noise: bool = False
+    radius: float = EG3D_RADIUS
+    pivot: tuple[float, float, float] = (0.0, 0.0, 0.2)
+    focal: float = EG3D_FOCAL
+    full_head: bool = False
+    has_alpha: bool = False
+
+    @classmethod
+    def small(cls, **changes: Any) -> "EG3DConfig":
+        """The embedded generator's shape: 360° heads on mid grey, planes of 128² tight around the head, 64² rays, 256² output."""
+        embedded = cls(
+            w_dim=256,
+            normalize_z=False,
+            zero_conditioning=True,
+            plane_resolution=128,
+            channel_base=8192,
+            channel_max=192,
+            box=0.75,
+            near=None,
+            far=None,
+            coarse_samples=24,
+            fine_samples=24,
+            background=0.0,
+            plane_convention="fixed",
+            neural_resolution=64,
+            resolution=256,
+            head=SuperResolutionHead(64, (64, 32), (True, True), stores_filter=False),
+            head_conv_clamp=None,
+            pivot=(0.0, 0.0, 0.0),
+            full_head=True,
+            has_alpha=True,
+        )
+        return replace(embedded, **changes)
+
+    @property
+    def super_resolution(self) -> SuperResolutionHead:
+        """The head's numbers."""
+        return HEADS[self.head] if isinstance(self.head, str) else self.head
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that JSON holds; the inverse of `from_json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "EG3DConfig":
+        """Raises CheckpointError on unknown entries."""
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise CheckpointError(f"unknown generator setting {sorted(unknown)[0]!r}; the file was written by another version of pmv")
+        values = dict(values)
+        if isinstance(values.get("head"), Mapping):
+            head = dict(values["head"])
+            values["head"] = SuperResolutionHead(**{**head, "channels": tuple(head["channels"]), "up": tuple(head["up"])})
+        if "pivot" in values:
+            values["pivot"] = tuple(values["pivot"])
+        return cls(**values)
+
+    @classmethod
+    def from_init_kwargs(cls, kwargs: Mapping[str, Any], neural_resolution: int | None) -> "EG3DConfig":
+        """Translates the constructor arguments that official checkpoints carry (`G.init_kwargs`).
+
+        Raises:
+            CheckpointError: an argument asks for something this family does not do.
+        """
+        rendering = kwargs["rendering_kwargs"]
+        head = str(rendering["superresolution_module"]).rsplit(".", 1)[-1]
+        if head not in HEADS:
+            raise CheckpointError(f"super-resolution head {head!r} is not one of {', '.join(HEADS)}")
+        if rendering.get("clamp_mode", "softplus") != "softplus" or rendering.get("disparity_space_sampling"):
+            raise CheckpointError("only softplus density and linear depth sampling are supported by the EG3D family")
+        near, far = rendering["ray_start"], rendering["ray_end"]
+        automatic = near == "auto" and far == "auto"
+        half_head = kwargs.get("sr_num_fp16_res", 0) > 0
+        return cls(
+            z_dim=kwargs["z_dim"],
+            c_dim=kwargs["c_dim"],
+            w_dim=kwargs["w_dim"],
+            mapping_layers=kwargs.get("mapping_kwargs", {}).get("num_layers", 8),
+            zero_conditioning=bool(rendering["c_gen_conditioning_zero"]),
+            condition_scale=float(rendering.get("c_scale", 0.0)),
+            channel_base=kwargs.get("channel_base", 32768),
+            channel_max=kwargs.get("channel_max", 512),
+            # SynthesisBlock's own default is 256; official training scripts pass None with fp32 and 256 with fp16
+            conv_clamp=kwargs.get("conv_clamp", 256.0),
+            decoder_lr_multiplier=float(rendering.get("decoder_lr_mul", 1.0)),
+            box=float(rendering["box_warp"]),
+            near=None if automatic else float(near),
+            far=None if automatic else float(far),
+            coarse_samples=int(rendering["depth_resolution"]),
+            fine_samples=int(rendering["depth_resolution_importance"]),
+            background=1.0 if rendering.get("white_back", False) else -1.0,
+            neural_resolution=neural_resolution or 64,
+            resolution=kwargs["img_resolution"],
+            head=head,
+            head_conv_clamp=256.0 if half_head else None,
+            head_antialias=bool(rendering.get("sr_antialias", False)) and head != "SuperresolutionHybridDeepfp32",
+            head_noise=rendering.get("superresolution_noise_mode", "none") == "const",
+            radius=float(rendering.get("avg_camera_radius", EG3D_RADIUS)),
+            pivot=tuple(float(x) for x in rendering.get("avg_camera_pivot", (0.0, 0.0, 0.0))),
+        )
+
+
+class Decoder(nn.Module):
+    """Plane features [B,P,C] → raw density [B,P,1] and features [B,P,C] in [−0.001, 1.001] (mip-NeRF's sigmoid padding)."""
+
+    def __init__(self, channels: int, hidden: int, lr_multiplier: float) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            FullyConnected(channels, hidden, lr_multiplier=lr_multiplier),
+            nn.Softplus(),
+            FullyConnected(hidden, 1 + channels, lr_multiplier=lr_multiplier),
+        )
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.net(features)
+        return x[..., :1], torch.sigmoid(x[..., 1:]) * 1.002 - 0.001
+
+
+class EG3DGenerator(nn.Module):
+    """The EG3D family behind the contract of `pmv.generators.base.Generator`.
+
+    Args:
+        config: its numbers; the weights are random until a state dict is loaded.
+    """
+
+    GROUPS = {
+        "mapping": ("backbone.mapping.",),
+        "backbone": ("backbone.synthesis.",),
+        "decoder": ("decoder.",),
+        "superresolution": ("superresolution.",),
+    }
+
+    def __init__(self, config: EG3DConfig) -> None:
+        super().__init__()
+        head = config.super_resolution
+        if head.output_resolution != config.resolution:
+            raise CheckpointError(
+                f"the super-resolution head gives {head.output_resolution}² pixels, the checkpoint says {config.resolution}²"
+            )
+        if config.plane_convention not in PLANE_AXES:
+            raise CheckpointError(f"plane convention {config.plane_convention!r} is not one of {', '.join(PLANE_AXES)}")
+        self.config = config
+        synthesis = SynthesisNetwork(
+            config.w_dim,
+            config.plane_resolution,
+            config.plane_channels * PLANES,
+            config.channel_base,
+            config.channel_max,
+            config.conv_clamp,
+        )
+        mapping = MappingNetwork(
+            config.z_dim, config.c_dim, config.w_dim, synthesis.num_ws, config.mapping_layers, config.normalize_z
+        )
+        self.backbone = Backbone(mapping, synthesis)
+        self.superresolution = SuperResolution(
+            head,
+            config.plane_channels,
+            config.w_dim,
+            config.head_antialias,
+            config.head_noise,
+            config.head_conv_clamp,
+        )
+        self.decoder = Decoder(config.plane_channels, config.decoder_hidden, config.decoder_lr_multiplier)
+        self.spec = GeneratorSpec(
+            family="eg3d",
+            resolution=config.resolution,
+            neural_resolution=config.neural_resolution,
+            z_dim=config.z_dim,
+            c_dim=config.c_dim,
+            w_dim=config.w_dim,
+            num_ws=synthesis.num_ws,
+            box=config.box,
+            near=config.near,
+            far=config.far,
+            radius=config.radius,
+            pivot=config.pivot,
+            focal=config.focal,
+            full_head=config.full_head,
+            plane_convention=config.plane_convention,
+            background=config.background,
+            has_alpha=config.has_alpha,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.mapping.w_avg.device
+
+    def map(self, z: Tensor, camera: Camera, truncation: float = 1.0, cutoff: int | None = None) -> Tensor:
+        """z [N,z_dim] → w [N,num_ws,w_dim], conditioned on the camera's label.
+
+        Args:
+            camera: batch of N or 1.
+            truncation: ψ of the truncation trick; rows from `cutoff` on are not truncated (None: all are).
+        """
+        label = camera.to(z.device, z.dtype).labels().expand(len(z), -1) * self.config.condition_scale
+        if self.config.zero_conditioning:
+            label = torch.zeros_like(label)
+        return self.backbone.mapping(z, label, truncation, cutoff)
+
+    @torch.no_grad()
+    def sample_w(self, samples: int, seed: int) -> Tensor:
+        """[samples,w_dim]: w of seeded standard-normal z under the canonical camera."""
+        generator = torch.Generator().manual_seed(seed)
+        z = torch.randn(samples, self.config.z_dim, generator=generator).to(self.device)
+        return self.map(z, self.spec.canonical_camera)[:, 0]
+
+    def mean_w(self, samples: int = 600, seed: int = 0) -> Tensor:
+        """[1,num_ws,w_dim]: mean of `sample_w` in every row; where inversion starts (StyleGAN2's projector)."""
+        return self.sample_w(samples, seed).mean(0).expand(1, self.spec.num_ws, -1).clone()
+
+    def w_std(self, samples: int = 600, seed: int = 0) -> float:
+        """Root mean squared distance of `sample_w` from its mean; scales the noise of the projector."""
+        w = self.sample_w(samples, seed)
+        return (w - w.mean(0)).square().sum(1).mean().sqrt().item()
+
+    def noise_buffers(self) -> dict[str, Tensor]:
+        """State-dict name → constant noise [R,R] of the backbone's layers; what `planes(noise=…)` overrides."""
+        prefix = "backbone.synthesis."
+        return {prefix + name: value for name, value in self.backbone.synthesis.noise_buffers().items()}
+
+    def planes(self, w: Tensor, noise: dict[str, Tensor] | None = None) -> Tensor:
+        """w [N,num_ws,w_dim] → tri-planes [N,3,C,H,W]; run once per latent.
+
+        Args:
+            noise: overrides for `noise_buffers`, keyed by the same names; each broadcasts to [N,1,R,R].
+        """
+        prefix = "backbone.synthesis."
+        overrides = {name.removeprefix(prefix): value for name, value in (noise or {}).items()}
+        planes = self.backbone.synthesis(w, overrides)
+        return planes.unflatten(1, (PLANES, self.config.plane_channels))
+
+    def density(self, points: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
+        """World points [N,P,3] → raw density [N,P,1] (softplus(x − 1) is the extinction per unit length), features [N,P,C]."""
+        return self.decoder(sample_planes(planes, points, self.config.box, self.config.plane_convention))
+
+    def march(self, planes: Tensor, cameras: Camera, resolution: int, jitter: torch.Generator | None) -> tuple[Tensor, ...]:
+        """Ray-marches r² rays a camera: features [V,C,r,r] in [-1,1], z-depth [V,1,r,r], alpha [V,1,r,r].
+
+        One latent seen by V cameras is one field with V·r² rays, so its planes are not copied.
+        """
+        config, views = self.config, len(cameras)
+        origins, directions = cameras.rays(resolution)
+        length = directions.norm(dim=-1, keepdim=True)  # ray length of a unit of z-depth
+        directions = directions / length
+        if len(planes) == 1:
+            origins, directions = origins.reshape(1, -1, 3), directions.reshape(1, -1, 3)
+        elif len(planes) != views:
+            raise ValueError(f"{len(planes)} latents for {views} cameras; give one latent or as many as cameras")
+        hit = None
+        if config.near is None or config.far is None:
+            with torch.no_grad():
+                near, far, hit = box_limits(origins, directions, config.box)
+        else:
+            near = torch.full_like(origins[..., 0], config.near)
+            far = torch.full_like(origins[..., 0], config.far)
+        result = march(
+            lambda points: self.density(points, planes),
+            origins,
+            directions,
+            near,
+            far,
+            config.coarse_samples,
+            config.fine_samples,
+            config.background,
+            jitter,
+            hit,
+        )
+        maps = (result.features, result.depth.reshape(length.shape) / length, result.alpha)
+        return tuple(
+            m.reshape(views, resolution, resolution, -1).permute(0, 3, 1, 2).contiguous() for m in maps
+        )
+
+    def render(
+        self,
+        planes: Tensor,
+        w: Tensor,
+        cameras: Camera,
+        resolution: int | None = None,
+        jitter: torch.Generator | None = None,
+    ) -> Render:
+        """Views of latents from cameras.
+
+        Args:
+            planes, w: of `planes` and `map`, batch N or 1 (one latent, N cameras).
+            cameras: batch of N.
+            resolution: rays a side; None = `spec.neural_resolution`. The output size does not depend on it.
+            jitter: random sampling along the rays (training); None is deterministic.
+        """
+        cameras = cameras.to(planes.device)
+        features, depth, alpha = self.march(planes, cameras, resolution or self.spec.neural_resolution, jitter)
+        image, raw = self.superresolution(features[:, :3], features, w.expand(len(cameras), -1, -1))
+        return Render(image, raw, depth, alpha)
+
+    def tunable_parameters(self, group: str) -> dict[str, nn.Parameter]:
+        """State-dict name → parameter of a group: "mapping", "backbone", "decoder", "superresolution", or "all" but the mapping."""
+        if group == "all":
+            prefixes = tuple(p for name, group_prefixes in self.GROUPS.items() if name != "mapping" for p in group_prefixes)
+        elif group in self.GROUPS:
+            prefixes = self.GROUPS[group]
+        else:
+            raise ValueError(f"no parameter group {group!r}; choose from all, {', '.join(self.GROUPS)}")
+        return {name: p for name, p in self.named_parameters() if name.startswith(prefixes)}
+
+
+def build_eg3d(config: EG3DConfig, state: Mapping[str, Tensor], source: str) -> EG3DGenerator:
+    """A generator with the weights of a complete state dict.
+
+    Raises:
+        CheckpointError: keys or shapes do not fit the configuration, or the resampling filter is not StyleGAN2's.
+    """
+    with torch.device("meta"):  # the random initialisation would be thrown away
+        generator = EG3DGenerator(config)
+    expected = generator.state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or extra:
+        which = f"lacks {missing[0]}" if missing else f"has an unknown tensor {extra[0]}"
+        raise CheckpointError(f"{source}: not an EG3D checkpoint of this shape: it {which} ({len(missing)} missing, {len(extra)} unknown)")
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(f"{source}: {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}")
+        if name.endswith("resample_filter") and not torch.allclose(tensor.float(), resample_filter(), atol=1e-3):
+            raise CheckpointError(f"{source}: {name} is not the (1,3,3,1) filter that this implementation has built in")
+    generator.load_state_dict({name: tensor.float().contiguous() for name, tensor in state.items()}, assign=True)
+    return generator.eval().requires_grad_(False)

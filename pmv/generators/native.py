@@ -1,0 +1,60 @@
+"""pmv's own checkpoint format: `NAME.safetensors` with the weights and `NAME.json` with the numbers that shape them."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pmv.errors import CheckpointError
+from pmv.generators.eg3d import EG3DConfig, EG3DGenerator, build_eg3d
+
+FORMAT = 1
+
+
+def save_generator(
+    generator: EG3DGenerator, path: Path, dtype: torch.dtype = torch.float32, notes: dict[str, Any] | None = None
+) -> None:
+    """Writes `path` (.safetensors) and the JSON beside it.
+
+    Args:
+        dtype: floating type of the stored weights; float16 halves the file.
+        notes: further entries of the JSON, e.g. the names of z's entries or the training command.
+    """
+    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in generator.state_dict().items()}
+    save_file(state, path)
+    description = {
+        "format": FORMAT,
+        "family": generator.spec.family,
+        "config": generator.config.to_json(),
+        "parameters": sum(p.numel() for p in generator.parameters()),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        **(notes or {}),
+    }
+    path.with_suffix(".json").write_text(json.dumps(description, indent=1) + "\n")
+
+
+def read_native(path: Path) -> EG3DGenerator:
+    """Reads what `save_generator` wrote.
+
+    Raises:
+        CheckpointError: either file missing, damaged, or not matching the other.
+    """
+    description_path = path.with_suffix(".json")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    if not description_path.is_file():
+        raise CheckpointError(f"{path}: {description_path.name} must lie beside it; it holds the generator's shape")
+    try:
+        description = json.loads(description_path.read_text())
+        family, version = description["family"], description["format"]
+        config = EG3DConfig.from_json(description["config"])
+        state = load_file(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: damaged checkpoint ({type(error).__name__}: {error})") from error
+    if version != FORMAT or family != "eg3d":
+        raise CheckpointError(f"{description_path}: format {version} of family {family!r} is not known to this version of pmv")
+    return build_eg3d(config, state, str(path))

@@ -1,0 +1,265 @@
+"""StyleGAN2's mapping and synthesis networks in plain PyTorch (Karras et al. 2020, arXiv:1912.04958).
+
+Module and buffer names give the state-dict keys of the official checkpoints, so that their weights load as they are.
+Modulated convolutions scale the activations before and after one ordinary convolution (the equations of §2.2 rearranged):
+the same numbers as scaling the weights, without a kernel per sample.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+RESAMPLE_TAPS = (1.0, 3.0, 3.0, 1.0)
+"""StyleGAN2's low-pass filter for up-sampling, before normalisation."""
+_LRELU_GAIN = math.sqrt(2.0)
+
+
+def resample_filter() -> Tensor:
+    """[4,4] normalised outer product of `RESAMPLE_TAPS`, as official checkpoints store it in every layer."""
+    taps = torch.tensor(RESAMPLE_TAPS)
+    kernel = torch.outer(taps, taps)
+    return kernel / kernel.sum()
+
+
+def normalize_second_moment(x: Tensor) -> Tensor:
+    """x [N,C] scaled so that the mean of its squares over C is 1."""
+    return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+
+
+def upsample_twice(image: Tensor) -> Tensor:
+    """[N,C,H,W] → [N,C,2H,2W] by zero insertion and the (1,3,3,1) filter, zeros beyond the border.
+
+    The filter's two phases are (1,3)/4 and (3,1)/4: exactly bilinear interpolation, but with a border of zeros.
+    """
+    padded = F.pad(image, (1, 1, 1, 1))
+    return F.interpolate(padded, scale_factor=2, mode="bilinear", align_corners=False)[..., 2:-2, 2:-2]
+
+
+def filter_after_transposed(x: Tensor) -> Tensor:
+    """[N,C,2H+1,2W+1] → [N,C,2H,2W]: the (1,3,3,1)/4 filter along both axes, one pixel of zeros around (gain 4 in all)."""
+    channels = x.shape[1]
+    kernel = (resample_filter() * 4).to(x).expand(channels, 1, 4, 4)
+    return F.conv2d(x, kernel, padding=1, groups=channels)
+
+
+class FullyConnected(nn.Module):
+    """Linear layer with equalised learning rate; the stored weight is randn / lr_multiplier."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias_init: float = 0.0,
+        lr_multiplier: float = 1.0,
+        lrelu: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((out_features,), bias_init / lr_multiplier))
+        self.weight_gain = lr_multiplier / math.sqrt(in_features)
+        self.bias_gain = lr_multiplier
+        self.lrelu = lrelu
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+        return F.leaky_relu(y, 0.2) * _LRELU_GAIN if self.lrelu else y
+
+
+class MappingNetwork(nn.Module):
+    """z [N,z_dim] and a condition c [N,c_dim] → w [N,num_ws,w_dim].
+
+    Args:
+        normalize_z: scale z to unit second moment, as StyleGAN2 does; False where the length of z carries meaning.
+    """
+
+    def __init__(
+        self, z_dim: int, c_dim: int, w_dim: int, num_ws: int, num_layers: int, normalize_z: bool = True
+    ) -> None:
+        super().__init__()
+        self.num_ws, self.num_layers, self.c_dim, self.normalize_z = num_ws, num_layers, c_dim, normalize_z
+        if c_dim:
+            self.embed = FullyConnected(c_dim, w_dim)
+        widths = [z_dim + (w_dim if c_dim else 0)] + [w_dim] * num_layers
+        for i in range(num_layers):
+            self.add_module(f"fc{i}", FullyConnected(widths[i], widths[i + 1], lr_multiplier=0.01, lrelu=True))
+        self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    def forward(self, z: Tensor, c: Tensor | None, truncation: float = 1.0, cutoff: int | None = None) -> Tensor:
+        x = normalize_second_moment(z) if self.normalize_z else z
+        if self.c_dim:
+            if c is None:
+                raise ValueError("this mapping network is conditioned on a camera")
+            x = torch.cat([x, normalize_second_moment(self.embed(c))], 1)
+        for i in range(self.num_layers):
+            x = self.get_submodule(f"fc{i}")(x)
+        w = x[:, None].expand(-1, self.num_ws, -1)
+        if truncation == 1.0:
+            return w
+        cutoff = self.num_ws if cutoff is None else cutoff
+        return torch.cat([self.w_avg.lerp(w[:, :cutoff], truncation), w[:, cutoff:]], 1)
+
+
+def modulated_convolution(x: Tensor, weight: Tensor, style: Tensor, demodulate: bool, up: bool = False) -> Tensor:
+    """x [N,I,H,W] convolved with weight [O,I,k,k] whose input channels are scaled by style [N,I] → [N,O,H',W'].
+
+    With `demodulate` every output channel is divided by the L2 norm of its scaled weights (StyleGAN2 eq. 3). With `up` the
+    result has twice the size: transposed convolution, then the low-pass filter.
+    """
+    y = x * style[:, :, None, None]
+    if up:
+        y = filter_after_transposed(F.conv_transpose2d(y, weight.transpose(0, 1), stride=2))
+    else:
+        y = F.conv2d(y, weight, padding=weight.shape[-1] // 2)
+    if demodulate:
+        energy = style.square() @ weight.square().sum((2, 3)).t()
+        y = y * (energy + 1e-8).rsqrt()[:, :, None, None]
+    return y
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3×3 convolution, noise, bias, leaky ReLU.
+
+    Args:
+        conv_clamp: the output is clamped to ±this; None = not at all.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, w_dim: int, resolution: int, up: bool, conv_clamp: float | None
+    ) -> None:
+        super().__init__()
+        self.up, self.conv_clamp = up, conv_clamp
+        self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("resample_filter", resample_filter())
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+        """x [N,I,H,W], w [N,w_dim]; noise [R,R] or [N,1,R,R], or None for no noise."""
+        y = modulated_convolution(x, self.weight, self.affine(w), demodulate=True, up=self.up)
+        if noise is not None:
+            y = y + noise * self.noise_strength
+        y = F.leaky_relu(y + self.bias[:, None, None], 0.2) * _LRELU_GAIN
+        return y if self.conv_clamp is None else y.clamp(-self.conv_clamp, self.conv_clamp)
+
+
+class ToRGB(nn.Module):
+    """Modulated 1×1 convolution without demodulation: features → picture (or planes)."""
+
+    def __init__(self, in_channels: int, out_channels: int, w_dim: int, conv_clamp: float | None) -> None:
+        super().__init__()
+        self.conv_clamp = conv_clamp
+        self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.weight_gain = 1.0 / math.sqrt(in_channels)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        style = self.affine(w) * self.weight_gain
+        y = modulated_convolution(x, self.weight, style, demodulate=False) + self.bias[:, None, None]
+        return y if self.conv_clamp is None else y.clamp(-self.conv_clamp, self.conv_clamp)
+
+
+class SynthesisBlock(nn.Module):
+    """One resolution of the skip architecture: a constant or an (up-sampling) convolution, a convolution, to-RGB.
+
+    Args:
+        in_channels: 0 for the first block, which starts from a learned constant.
+        up: True if the block doubles the resolution; False for super-resolution blocks that keep it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        image_channels: int,
+        up: bool = True,
+        conv_clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.up = in_channels, up
+        if in_channels == 0:
+            self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
+        else:
+            self.conv0 = SynthesisLayer(in_channels, out_channels, w_dim, resolution, up, conv_clamp)
+        self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, resolution, False, conv_clamp)
+        self.torgb = ToRGB(out_channels, image_channels, w_dim, conv_clamp)
+        self.register_buffer("resample_filter", resample_filter())
+        self.num_convolutions = 1 if in_channels == 0 else 2
+
+    def layers(self) -> Iterator[tuple[str, SynthesisLayer]]:
+        """The convolution layers in the order of their rows of w."""
+        for name in ("conv0", "conv1"):
+            if hasattr(self, name):
+                yield name, getattr(self, name)
+
+    def forward(
+        self, x: Tensor | None, image: Tensor | None, w: Tensor, noise: dict[str, Tensor | None]
+    ) -> tuple[Tensor, Tensor]:
+        """x and image of the block before (None for the first); w [N,num_convolutions+1,w_dim], the last row for to-RGB;
+        noise: layer name → noise or None. Returns features and picture at this resolution."""
+        if x is None:
+            x = self.const.expand(len(w), -1, -1, -1)
+        for row, (name, layer) in enumerate(self.layers()):
+            x = layer(x, w[:, row], noise[name])
+        y = self.torgb(x, w[:, self.num_convolutions])
+        if image is not None:
+            y = y + (upsample_twice(image) if self.up else image)
+        return x, y
+
+
+class SynthesisNetwork(nn.Module):
+    """w [N,num_ws,w_dim] → picture (for tri-planes: all feature channels of all planes) [N,image_channels,R,R]."""
+
+    def __init__(
+        self,
+        w_dim: int,
+        resolution: int,
+        image_channels: int,
+        channel_base: int,
+        channel_max: int,
+        conv_clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.resolutions = [2**i for i in range(2, int(math.log2(resolution)) + 1)]
+        self.num_ws = 1
+        previous = 0
+        for r in self.resolutions:
+            channels = min(channel_base // r, channel_max)
+            block = SynthesisBlock(previous, channels, w_dim, r, image_channels, conv_clamp=conv_clamp)
+            self.add_module(f"b{r}", block)
+            self.num_ws += block.num_convolutions
+            previous = channels
+
+    def noise_buffers(self) -> dict[str, Tensor]:
+        """Name ("b8.conv0.noise_const") → the constant noise [R,R] of every layer."""
+        return {name: buffer for name, buffer in self.named_buffers() if name.endswith("noise_const")}
+
+    def forward(self, w: Tensor, noise: dict[str, Tensor]) -> Tensor:
+        """`noise` overrides the constant noise of the layers that it names; see `noise_buffers`."""
+        x = image = None
+        row = 0
+        for r in self.resolutions:
+            block = self.get_submodule(f"b{r}")
+            assert isinstance(block, SynthesisBlock)
+            maps = {
+                name: noise.get(f"b{r}.{name}.noise_const", layer.noise_const) for name, layer in block.layers()
+            }
+            x, image = block(x, image, w[:, row : row + block.num_convolutions + 1], maps)
+            row += block.num_convolutions
+        assert image is not None
+        return image
+
+
+class Backbone(nn.Module):
+    """Mapping and synthesis side by side, as the official checkpoints hold them."""
+
+    def __init__(self, mapping: MappingNetwork, synthesis: SynthesisNetwork) -> None:
+        super().__init__()
+        self.mapping, self.synthesis = mapping, synthesis
