@@ -1,0 +1,130 @@
+"""From parameters to colours and light: the uniforms of the shaders. Colours are mixed in sRGB and handed over linear."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.heads.parameters import HeadParameters
+
+_SKIN_RAMP = np.array(
+    [[0.95, 0.79, 0.71], [0.90, 0.70, 0.59], [0.80, 0.59, 0.45], [0.66, 0.45, 0.32], [0.48, 0.31, 0.21], [0.33, 0.21, 0.15]]
+)
+_HAIR_RAMP = np.array(
+    [[0.07, 0.06, 0.055], [0.13, 0.09, 0.07], [0.25, 0.16, 0.10], [0.42, 0.29, 0.18], [0.64, 0.50, 0.33], [0.78, 0.67, 0.49]]
+)
+_RED_HAIR, _GREY_HAIR = np.array([0.47, 0.21, 0.11]), np.array([0.63, 0.62, 0.61])
+_BROWN_EYE, _BLUE_EYE, _GREEN_EYE = (np.array(c) for c in ([0.28, 0.16, 0.09], [0.38, 0.46, 0.56], [0.38, 0.42, 0.28]))
+_LIP_TINT, _LIPSTICK = np.array([0.84, 0.66, 0.66]), np.array([0.62, 0.16, 0.20])
+
+
+@dataclass(frozen=True)
+class HairLook:
+    """What sets hairstyles apart besides their mesh.
+
+    Attributes:
+        fur: thickness of the shells that give the hair depth, decimetres.
+        frayed: width of the frayed edge, decimetres.
+        curly: 1 for isotropic curls instead of strands.
+        trim: heights (shortest, longest) on the base mesh below which long hair is cut off, decimetres; None for short hair.
+    """
+
+    fur: float
+    frayed: float
+    curly: float = 0.0
+    trim: tuple[float, float] | None = None
+
+
+HAIR_LOOKS = {
+    "none": HairLook(0.0, 0.1),
+    "afro01": HairLook(0.22, 0.2, curly=1.0),
+    "bob01": HairLook(0.03, 0.10, trim=(6.35, 5.6)),
+    "bob02": HairLook(0.03, 0.10, trim=(6.5, 5.7)),
+    "braid01": HairLook(0.03, 0.10, trim=(5.6, 3.5)),
+    "long01": HairLook(0.03, 0.10, trim=(6.1, 4.0)),
+    "ponytail01": HairLook(0.03, 0.10, trim=(6.3, 4.5)),
+    "short01": HairLook(0.07, 0.18),
+    "short02": HairLook(0.07, 0.22),
+    "short03": HairLook(0.03, 0.14),
+    "short04": HairLook(0.06, 0.18),
+}
+
+
+def linear(colour: NDArray) -> NDArray:
+    """sRGB in [0,1] to linear light, by the plain 2.2 power that the shaders undo."""
+    return np.clip(colour, 0.01, 1.0) ** 2.2
+
+
+def _ramp(colours: NDArray, where: float) -> NDArray:
+    steps = np.linspace(0, 1, len(colours))
+    return np.stack([np.interp(where, steps, channel) for channel in colours.T])
+
+
+def _mix(first: NDArray, second: NDArray, amount: float) -> NDArray:
+    return first + (second - first) * amount
+
+
+def material(parameters: HeadParameters) -> dict[str, NDArray | float]:
+    """Uniforms of the materials, by their names in the shaders."""
+    get = parameters.__getitem__
+    red, yellow = get("skin/red"), get("skin/yellow")
+    skin = _ramp(_SKIN_RAMP, get("skin/melanin")) * get("skin/lightness")
+    skin = np.clip(skin * (1 + np.array([red, -0.5 * red, -0.5 * red - yellow])), 0.03, 1)
+    lips = skin * _LIP_TINT * get("skin/lip-lightness") * (1 + get("skin/lip-red") * np.array([1, -1, -0.8]))
+    lips = _mix(lips, _LIPSTICK, 0.75 * get("makeup/lipstick"))
+    hair = _mix(_ramp(_HAIR_RAMP, get("hair/lightness")), _RED_HAIR, 0.85 * get("hair/redness"))
+    hair = _mix(hair, _GREY_HAIR, get("hair/grey"))
+    eyes = _mix(_mix(_BROWN_EYE, _BLUE_EYE, get("skin/eye-blue")), _GREEN_EYE, 0.8 * get("skin/eye-green"))
+    lightness = get("cloth/lightness")
+    cloth = lightness * np.array([1 + get("cloth/red"), 1.0, 1 + get("cloth/blue")])
+    look = HAIR_LOOKS[parameters.hairstyle]
+    length = get("hair/length")
+    return {
+        "skin": linear(skin),
+        "lips": linear(lips),
+        "hair": linear(hair),
+        "brows": linear(np.minimum(hair, 0.42) * 0.75),
+        "iris": linear(eyes * get("skin/eye-lightness")),
+        "cloth": linear(cloth),
+        "brow_shape": np.array([get(f"face_hair/brow-{what}") for what in ("height", "thickness", "slope", "density")]),
+        "beard": get("face_hair/beard"),
+        "beard_cheeks": get("face_hair/beard-cheeks"),
+        "stubble": get("face_hair/stubble"),
+        "blush": get("skin/blush"),
+        "mottle": get("skin/mottle"),
+        "wrinkles": get("skin/wrinkles"),
+        "freckles": get("skin/freckles"),
+        "eye_makeup": get("makeup/eyes"),
+        "eye_makeup_hue": get("makeup/eyes-hue"),
+        "lash_length": get("makeup/lashes"),
+        "fine_seed": parameters.noise_seed,
+        "bald": float(parameters.hairstyle == "none"),
+        "bald_shadow": get("hair/length"),
+        "curly": look.curly,
+        "frayed": look.frayed * (1.0 if look.trim else 1.35 - 0.6 * length),
+        "trim_height": _trim(look, length),
+    }
+
+
+def _trim(look: HairLook, length: float) -> float:
+    if look.trim is None:
+        return -100.0
+    shortest, longest = look.trim
+    return shortest + (longest - shortest) * length
+
+
+def light(parameters: HeadParameters) -> dict[str, NDArray]:
+    """Uniforms of the light: a key light with shadows, a sky, the ground and a side fill."""
+    azimuth, elevation = parameters["light/azimuth"], parameters["light/elevation"]
+    warmth, ambient = parameters["light/warmth"], parameters["light/ambient"]
+    key = parameters["light/strength"] * np.array([1 + warmth, 1.0, 1 - warmth])
+    return {
+        "key_direction": np.array(
+            [np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)]
+        ),
+        "key_colour": key,
+        "sky": np.array([0.95, 1.0, 1.08]) * ambient * (1 - 0.5 * np.array([-warmth, 0, warmth])),
+        "ground": np.array([1.05, 1.0, 0.92]) * ambient * 0.48,
+        "fill_x": np.full(3, parameters["light/side"]),
+        "fill_z": np.full(3, 0.12),
+    }

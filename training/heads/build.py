@@ -1,0 +1,229 @@
+"""From parameters to a head in EG3D's space: positions, normals and what the shaders need at every vertex."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.heads.appearance import HAIR_LOOKS, light, material
+from training.heads.assets import LASHES, FittedPart, HeadAssets
+from training.heads.hairstyles import SKULL_CENTRE, Hairstyle
+from training.heads.meshes import normalise, vertex_normals
+from training.heads.parameters import HeadParameters
+from training.heads.shape import target_weights
+
+_REST_EYE_MIDDLE = np.array([0.0, 7.284, 1.245])
+_UNSEEN_DISTANCE = 0.4  # what a bald scalp counts as its distance to the hair, decimetres
+_BEARD_BOX = (np.array([-1.15, 5.85, 0.1]), np.array([1.15, 7.15, 2.2]))  # rest positions that can carry a beard
+_FULL_BEARD = 0.30  # decimetres
+
+
+@dataclass(frozen=True)
+class Part:
+    """One mesh of a head.
+
+    Attributes:
+        name: skin, beard, eyes, lashes, teeth or hair; it chooses the material.
+        positions, normals: float32 [V,3] in world units.
+        rest: float32 [V,3] position on the base mesh, in decimetres: masks and noise are functions of it.
+        extra: float32 [V,4] and tangent: float32 [V,3]: what the part's material wants (see shaders/).
+        triangles: int32 [T,3].
+        fur: height of the outermost shell along the normals, world units; 0 for a bare surface.
+    """
+
+    name: str
+    positions: NDArray
+    normals: NDArray
+    rest: NDArray
+    extra: NDArray
+    tangent: NDArray
+    triangles: NDArray
+    fur: float = 0.0
+
+
+@dataclass(frozen=True)
+class Decal:
+    """A picture on the skin: float32 [h,w,4] RGBA in [0,1], its middle (u,v) and width in the frontal EG3D picture, in [0,1]."""
+
+    image: NDArray
+    centre: tuple[float, float]
+    width: float
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head ready to be drawn.
+
+    Attributes:
+        parameters: what it was built from.
+        parts: its meshes, skin first.
+        coarse_skin, bake_skin: int32 [·,3] triangles of the skin part for depth maps and for baking its texture.
+        material, light: uniforms of the shaders.
+        scale: world units per decimetre.
+        eye_texture: uint8 [h,w,3].
+        decal: a picture on the skin, or None.
+    """
+
+    parameters: HeadParameters
+    parts: tuple[Part, ...]
+    coarse_skin: NDArray
+    bake_skin: NDArray
+    material: dict[str, NDArray | float]
+    light: dict[str, NDArray]
+    scale: float
+    eye_texture: NDArray
+    decal: Decal | None = None
+
+    def with_decal(self, image: NDArray, centre: tuple[float, float], width: float) -> "Head":
+        """This head with a picture painted on its skin, thrown from the frontal camera. It becomes part of the surface: it bends
+        with the cheek and is true from every view.
+
+        Args:
+            image: float [h,w,4] RGBA in [0,1], not premultiplied; row 0 is the top.
+            centre: where its middle falls in the frontal picture (radius 2.7, focal 4.2647), (u,v) in [0,1] from the top left.
+            width: its width in widths of that picture; the height follows from its shape.
+        """
+        if image.ndim != 3 or image.shape[2] != 4:
+            raise ValueError(f"a decal is an RGBA picture [h,w,4], got an array of shape {image.shape}")
+        return replace(self, decal=Decal(np.clip(image, 0, 1).astype(np.float32), centre, width))
+
+    def with_light(self, **uniforms: NDArray) -> "Head":
+        """This head in another light; keywords as in `appearance.light`."""
+        return replace(self, light={**self.light, **{name: np.asarray(value) for name, value in uniforms.items()}})
+
+
+@dataclass(frozen=True)
+class _Alignment:
+    """Into EG3D's space: world = (body − origin) · scale."""
+
+    origin: NDArray
+    scale: float
+
+    @classmethod
+    def of(cls, body: NDArray, assets: HeadAssets, size: float) -> "_Alignment":
+        left, right = body[assets.eye_cubes].mean(1)
+        middle = (left + right) / 2
+        eye_distance = np.linalg.norm(left - right)
+        mouth_distance = middle[1] - body[assets.mouth_seam][:, 1].mean()
+        # FFHQ aligns by the distances between the eyes and from the eyes to the mouth; the numbers put the eyes of the
+        # frontal EG3D camera near pixels (97,118) and (159,118) of 256
+        scale = size * 0.224 * 0.614 / ((eye_distance + 0.9 * mouth_distance) / 2)
+        return cls(np.array([0.0, middle[1] - 0.024 / scale, middle[2] - 0.155 / scale]), float(scale))
+
+    def part(
+        self,
+        name: str,
+        positions: NDArray,
+        normals: NDArray,
+        rest: NDArray,
+        extra: NDArray,
+        triangles: NDArray,
+        tangent: NDArray | None = None,
+        fur: float = 0.0,
+    ) -> Part:
+        tangent = np.zeros_like(positions) if tangent is None else tangent
+        arrays = ((positions - self.origin) * self.scale, normals, rest, extra, tangent)
+        return Part(name, *(np.ascontiguousarray(a, np.float32) for a in arrays), triangles, fur * self.scale)
+
+
+def _collar_cover(rest: NDArray, collar: float) -> NDArray:
+    """How much each skin vertex [S] is under the cloth, 0 to 1; the collar is higher at the back and at the shoulders."""
+    height = collar + 0.25 * np.clip(0.4 - rest[:, 2], -1, 1) + 0.18 * np.clip(np.abs(rest[:, 0]) - 0.35, 0, 0.6)
+    return np.clip((height - rest[:, 1]) / 0.05, 0, 1)
+
+
+def _skin_parts(assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: _Alignment) -> list[Part]:
+    skin = assets.skin
+    positions = skin.subdivide(body)
+    cover = _collar_cover(skin.rest, parameters["cloth/collar"])
+    positions = positions + vertex_normals(positions, skin.quads) * (0.045 * cover)[:, None]
+    normals = vertex_normals(positions, skin.quads)
+    style = assets.hairstyles.get(parameters.hairstyle)
+    if style is None:
+        hair_distance = np.full(len(positions), _UNSEEN_DISTANCE)
+    else:
+        mirrored = parameters["hair/mirrored"] < 0
+        hair_distance = style.skin_distance[assets.skin_flipped] if mirrored else style.skin_distance
+    extra = np.stack([hair_distance, skin.mouth_cavity, cover, np.zeros(len(positions))], 1)
+    atlas = np.concatenate([skin.atlas, np.zeros((len(skin.atlas), 1))], 1)
+    source = skin.source
+    drawn = (positions[source], normals[source], skin.rest[source], extra[source])
+    parts = [alignment.part("skin", *drawn, skin.triangles, atlas)]
+    if parameters["face_hair/beard"] > 0.05:
+        rest = skin.rest[source]
+        inside = ((rest > _BEARD_BOX[0]) & (rest < _BEARD_BOX[1])).all(1) & (skin.mouth_cavity[source] < 0.5)
+        triangles = skin.triangles[inside[skin.triangles].all(1)]
+        fur = _FULL_BEARD * parameters["face_hair/beard-length"]
+        parts.append(alignment.part("beard", *drawn, triangles, atlas, fur))
+    return parts
+
+
+def _hair_part(
+    style: Hairstyle, assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: _Alignment
+) -> Part:
+    flip = np.array([-1.0 if parameters["hair/mirrored"] < 0 else 1.0, 1.0, 1.0])
+    # a mirrored style is fitted to the mirrored body and mirrored back, so that it still sits on a lopsided head
+    worn_by = body[assets.flipped] * flip if flip[0] < 0 else body
+    positions = style.binding.fit(worn_by)
+    face_normals = vertex_normals(positions, style.quads)
+    smooth = np.stack([np.bincount(style.place, column) for column in face_normals.T], 1)
+    normals = normalise(smooth[style.place])
+    skull = SKULL_CENTRE + worn_by[assets.eye_cubes].mean((0, 1)) - _REST_EYE_MIDDLE
+    inward = (normals * (positions - skull)).sum(1) < 0
+    normals[inward] *= -1
+    positions = positions + normals * (0.05 * parameters["hair/volume"])
+    look = HAIR_LOOKS[parameters.hairstyle]
+    return alignment.part(
+        "hair",
+        (positions * flip)[style.source],
+        (normals * flip)[style.source],
+        style.rest,
+        style.strand,
+        style.triangles,
+        style.tangent * flip,
+        look.fur * (0.6 + 0.8 * parameters["hair/volume"]),
+    )
+
+
+def _eye_part(assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: _Alignment) -> Part:
+    eyes = assets.eyes
+    positions = eyes.binding.fit(body)
+    right, down = parameters["gaze/right"], parameters["gaze/down"]
+    turn = np.array([[np.cos(right), 0, np.sin(right)], [0, 1, 0], [-np.sin(right), 0, np.cos(right)]])
+    nod = np.array([[1, 0, 0], [0, np.cos(down), -np.sin(down)], [0, np.sin(down), np.cos(down)]])
+    centres = body[assets.eye_cubes].mean(1)
+    middle = centres[:, 0].mean()
+    for centre in centres:
+        side = (positions[:, 0] > middle) == (centre[0] > middle)
+        positions[side] = (positions[side] - centre) @ (turn @ nod).T + centre
+    return _fitted("eyes", eyes, positions, alignment)
+
+
+def _fitted(name: str, part: FittedPart, positions: NDArray, alignment: _Alignment) -> Part:
+    normals = vertex_normals(positions, part.quads)
+    source = part.source
+    return alignment.part(name, positions[source], normals[source], part.rest, part.extra, part.triangles)
+
+
+def build_head(assets: HeadAssets, parameters: HeadParameters) -> Head:
+    """The head of a parameter vector: plain arrays, the same for the same input, drawn by `HeadRenderer`."""
+    body = assets.targets.morph(assets.base, target_weights(parameters))
+    alignment = _Alignment.of(body, assets, parameters["macro/size"])
+    parts = _skin_parts(assets, parameters, body, alignment)
+    parts.append(_eye_part(assets, parameters, body, alignment))
+    lashes = assets.lashes[LASHES[0] if parameters["makeup/lashes"] < 0.5 else LASHES[1]]
+    for name, part in (("lashes", lashes), ("teeth", assets.teeth), ("teeth", assets.tongue)):
+        parts.append(_fitted(name, part, part.binding.fit(body), alignment))
+    style = assets.hairstyles.get(parameters.hairstyle)
+    if style is not None:
+        parts.append(_hair_part(style, assets, parameters, body, alignment))
+    return Head(
+        parameters=parameters,
+        parts=tuple(parts),
+        coarse_skin=assets.skin.coarse_triangles,
+        bake_skin=assets.skin.bake_triangles,
+        material=material(parameters),
+        light=light(parameters),
+        scale=alignment.scale,
+        eye_texture=assets.eye_texture,
+    )
