@@ -136,7 +136,9 @@ class Camera:
         u = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) / width
         # v too is measured in image widths' own unit square: EG3D's images are square, and so are ours
         v = (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) / height
-        grid = torch.stack([u.expand(height, -1), v[:, None].expand(-1, width), torch.ones_like(u).expand(height, -1)], -1)
+        grid = torch.stack(
+            [u.expand(height, -1), v[:, None].expand(-1, width), torch.ones_like(u).expand(height, -1)], -1
+        )
         # the inverse of an upper-triangular K, written out so that gradients to the intrinsics stay well-behaved
         fx, skew, cx = like[:, 0, 0], like[:, 0, 1], like[:, 0, 2]
         fy, cy = like[:, 1, 1], like[:, 1, 2]
@@ -171,7 +173,9 @@ class Camera:
 
     def yaw_pitch(self, pivot: Sequence[float] | Tensor = (0.0, 0.0, 0.0)) -> tuple[Tensor, Tensor]:
         """Yaw and pitch [N] in radians of the camera's place as seen from `pivot`; the inverse of `orbit` for cameras that look at it."""
-        offset = self.position - torch.as_tensor(pivot, dtype=self.cam2world.dtype, device=self.cam2world.device).reshape(-1, 3)
+        offset = self.position - torch.as_tensor(
+            pivot, dtype=self.cam2world.dtype, device=self.cam2world.device
+        ).reshape(-1, 3)
         yaw = torch.atan2(offset[:, 0], offset[:, 2])
         return yaw, torch.atan2(offset[:, 1], offset[:, [0, 2]].norm(dim=1))
 
@@ -183,11 +187,17 @@ class Camera:
     def validate(self, source: str) -> "Camera":
         """Raises InputError, naming `source`, unless the camera is finite, rigid and right-handed; returns itself."""
         if not (torch.isfinite(self.cam2world).all() and torch.isfinite(self.intrinsics).all()):
-            raise InputError(f"{source}: the camera contains NaN or infinity; write 16 finite cam2world numbers and 9 intrinsics")
+            raise InputError(
+                f"{source}: the camera contains NaN or infinity; write 16 finite cam2world numbers and 9 intrinsics"
+            )
         rotation = self.cam2world[:, :3, :3].double()
         identity = torch.eye(3, dtype=torch.float64, device=rotation.device)
-        if (rotation.transpose(1, 2) @ rotation - identity).abs().max() > 1e-2 or (torch.linalg.det(rotation) < 0).any():
-            raise InputError(f"{source}: cam2world has no proper rotation; it must be OpenCV camera-to-world, row by row")
+        if (rotation.transpose(1, 2) @ rotation - identity).abs().max() > 1e-2 or (
+            torch.linalg.det(rotation) < 0
+        ).any():
+            raise InputError(
+                f"{source}: cam2world has no proper rotation; it must be OpenCV camera-to-world, row by row"
+            )
         if (self.intrinsics[:, 0, 0] <= 0).any() or (self.intrinsics[:, 1, 1] <= 0).any():
             raise InputError(f"{source}: the focal length must be positive, in image widths (EG3D FFHQ: {EG3D_FOCAL})")
         return self
@@ -213,4 +223,3 @@ class Camera:
         from pmv.camera_io import save_camera
 
         save_camera(self, Path(path), image_names, resolution)
-

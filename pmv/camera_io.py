@@ -20,7 +20,9 @@ _GL_TO_CV = np.diag([1.0, -1.0, -1.0, 1.0])
 def load_camera(path: Path, image_name: str | None = None) -> Camera:
     """See `Camera.load`."""
     if not path.exists():
-        raise InputError(f"{path}: no such camera file; give an EG3D dataset.json, a .npy of 25 floats, a transforms.json or a COLMAP folder")
+        raise InputError(
+            f"{path}: no such camera file; give an EG3D dataset.json, a .npy of 25 floats, a transforms.json or a COLMAP folder"
+        )
     try:
         if path.is_dir():
             names, camera = _read_colmap(path)
@@ -39,7 +41,9 @@ def load_camera(path: Path, image_name: str | None = None) -> Camera:
         matches = [i for i, n in enumerate(names) if n == image_name or Path(n).name == wanted.name]
         matches = matches or [i for i, n in enumerate(names) if Path(n).stem == wanted.stem]
         if not matches:
-            raise InputError(f"{path}: no camera for {wanted.name}; it lists {', '.join(names[:3])}{' …' if len(names) > 3 else ''}")
+            raise InputError(
+                f"{path}: no camera for {wanted.name}; it lists {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+            )
         camera = camera[matches[0]]
     return camera.validate(str(path))
 
@@ -92,7 +96,9 @@ def _read_nerfstudio(data: dict) -> tuple[list[str], Camera]:
         names.append(frame["file_path"])
         poses.append(np.asarray(frame["transform_matrix"], np.float64) @ _GL_TO_CV)
         fy = value.get("fl_y", value["fl_x"])
-        intrinsics.append([[value["fl_x"] / width, 0, value["cx"] / width], [0, fy / height, value["cy"] / height], [0, 0, 1]])
+        intrinsics.append(
+            [[value["fl_x"] / width, 0, value["cx"] / width], [0, fy / height, value["cy"] / height], [0, 0, 1]]
+        )
     return names, _from_arrays(np.stack(poses), np.asarray(intrinsics, np.float64))
 
 
@@ -100,7 +106,14 @@ def _nerfstudio(camera: Camera, names: list[str], resolution: int) -> dict:
     frames = []
     poses = camera.cam2world.detach().cpu().double().numpy() @ _GL_TO_CV
     for name, pose, k in zip(names, poses, camera.intrinsics.detach().cpu().double().numpy() * resolution, strict=True):
-        frame = {"file_path": name, "fl_x": k[0, 0], "fl_y": k[1, 1], "cx": k[0, 2], "cy": k[1, 2], "transform_matrix": pose.tolist()}
+        frame = {
+            "file_path": name,
+            "fl_x": k[0, 0],
+            "fl_y": k[1, 1],
+            "cx": k[0, 2],
+            "cy": k[1, 2],
+            "transform_matrix": pose.tolist(),
+        }
         frames.append(frame)
     return {"camera_model": "OPENCV", "w": resolution, "h": resolution, "frames": frames}
 

@@ -82,7 +82,7 @@ class EG3DConfig:
             zero_conditioning=True,
             plane_resolution=128,
             channel_base=8192,
-            channel_max=192,
+            channel_max=256,
             box=0.75,
             near=None,
             far=None,
@@ -114,11 +114,15 @@ class EG3DConfig:
         """Raises CheckpointError on unknown entries."""
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
-            raise CheckpointError(f"unknown generator setting {sorted(unknown)[0]!r}; the file was written by another version of pmv")
+            raise CheckpointError(
+                f"unknown generator setting {sorted(unknown)[0]!r}; the file was written by another version of pmv"
+            )
         values = dict(values)
         if isinstance(values.get("head"), Mapping):
             head = dict(values["head"])
-            values["head"] = SuperResolutionHead(**{**head, "channels": tuple(head["channels"]), "up": tuple(head["up"])})
+            values["head"] = SuperResolutionHead(
+                **{**head, "channels": tuple(head["channels"]), "up": tuple(head["up"])}
+            )
         if "pivot" in values:
             values["pivot"] = tuple(values["pivot"])
         return cls(**values)
@@ -301,7 +305,9 @@ class EG3DGenerator(nn.Module):
         """World points [N,P,3] → raw density [N,P,1] (softplus(x − 1) is the extinction per unit length), features [N,P,C]."""
         return self.decoder(sample_planes(planes, points, self.config.box, self.config.plane_convention))
 
-    def march(self, planes: Tensor, cameras: Camera, resolution: int, jitter: torch.Generator | None) -> tuple[Tensor, ...]:
+    def march(
+        self, planes: Tensor, cameras: Camera, resolution: int, jitter: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
         """Ray-marches r² rays a camera: features [V,C,r,r] in [-1,1], z-depth [V,1,r,r], alpha [V,1,r,r].
 
         One latent seen by V cameras is one field with V·r² rays, so its planes are not copied.
@@ -334,9 +340,7 @@ class EG3DGenerator(nn.Module):
             hit,
         )
         maps = (result.features, result.depth.reshape(length.shape) / length, result.alpha)
-        return tuple(
-            m.reshape(views, resolution, resolution, -1).permute(0, 3, 1, 2).contiguous() for m in maps
-        )
+        return tuple(m.reshape(views, resolution, resolution, -1).permute(0, 3, 1, 2).contiguous() for m in maps)
 
     def render(
         self,
@@ -362,7 +366,9 @@ class EG3DGenerator(nn.Module):
     def tunable_parameters(self, group: str) -> dict[str, nn.Parameter]:
         """State-dict name → parameter of a group: "mapping", "backbone", "decoder", "superresolution", or "all" but the mapping."""
         if group == "all":
-            prefixes = tuple(p for name, group_prefixes in self.GROUPS.items() if name != "mapping" for p in group_prefixes)
+            prefixes = tuple(
+                p for name, group_prefixes in self.GROUPS.items() if name != "mapping" for p in group_prefixes
+            )
         elif group in self.GROUPS:
             prefixes = self.GROUPS[group]
         else:
@@ -382,10 +388,14 @@ def build_eg3d(config: EG3DConfig, state: Mapping[str, Tensor], source: str) -> 
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or extra:
         which = f"lacks {missing[0]}" if missing else f"has an unknown tensor {extra[0]}"
-        raise CheckpointError(f"{source}: not an EG3D checkpoint of this shape: it {which} ({len(missing)} missing, {len(extra)} unknown)")
+        raise CheckpointError(
+            f"{source}: not an EG3D checkpoint of this shape: it {which} ({len(missing)} missing, {len(extra)} unknown)"
+        )
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
-            raise CheckpointError(f"{source}: {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}")
+            raise CheckpointError(
+                f"{source}: {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
+            )
         if name.endswith("resample_filter") and not torch.allclose(tensor.float(), resample_filter(), atol=1e-3):
             raise CheckpointError(f"{source}: {name} is not the (1,3,3,1) filter that this implementation has built in")
     generator.load_state_dict({name: tensor.float().contiguous() for name, tensor in state.items()}, assign=True)

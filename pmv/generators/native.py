@@ -56,5 +56,7 @@ def read_native(path: Path) -> EG3DGenerator:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: damaged checkpoint ({type(error).__name__}: {error})") from error
     if version != FORMAT or family != "eg3d":
-        raise CheckpointError(f"{description_path}: format {version} of family {family!r} is not known to this version of pmv")
+        raise CheckpointError(
+            f"{description_path}: format {version} of family {family!r} is not known to this version of pmv"
+        )
     return build_eg3d(config, state, str(path))

@@ -248,9 +248,7 @@ class SynthesisNetwork(nn.Module):
         for r in self.resolutions:
             block = self.get_submodule(f"b{r}")
             assert isinstance(block, SynthesisBlock)
-            maps = {
-                name: noise.get(f"b{r}.{name}.noise_const", layer.noise_const) for name, layer in block.layers()
-            }
+            maps = {name: noise.get(f"b{r}.{name}.noise_const", layer.noise_const) for name, layer in block.layers()}
             x, image = block(x, image, w[:, row : row + block.num_convolutions + 1], maps)
             row += block.num_convolutions
         assert image is not None

@@ -162,8 +162,10 @@ def march(
     if hit is not None:
         weights = weights * hit[..., None]
     alpha = weights.sum(-1, keepdim=True)
-    depth = (weights * middles).sum(-1, keepdim=True) / alpha
-    depth = torch.nan_to_num(depth, nan=float("inf")).clamp(t.amin(), t.amax())
+    # a ray that hits nothing has no depth: it gets the far end, and no gradient
+    anything = alpha > 1e-8
+    depth = (weights * middles).sum(-1, keepdim=True) / torch.where(anything, alpha, torch.ones_like(alpha))
+    depth = torch.where(anything, depth, t.amax()).clamp(t.amin(), t.amax())
     # An interval's colour is the mean of its ends: so a sample counts half of each interval beside it. Those sample weights
     # go back to the unsorted order, which spares sorting the wide feature vectors.
     half = F.pad(weights, (1, 0)) / 2 + F.pad(weights, (0, 1)) / 2

@@ -121,7 +121,9 @@ def test_single_label_file(tmp_path):
 def test_nerfstudio_axes_are_opengl(tmp_path):
     Camera.orbit(0.0, 0.0).save(tmp_path / "transforms.json")
     matrix = np.array(json.loads((tmp_path / "transforms.json").read_text())["frames"][0]["transform_matrix"])
-    np.testing.assert_allclose(matrix[:3, :3], np.eye(3), atol=1e-7)  # OpenGL camera in front of the face: no turn at all
+    np.testing.assert_allclose(
+        matrix[:3, :3], np.eye(3), atol=1e-7
+    )  # OpenGL camera in front of the face: no turn at all
 
 
 @pytest.mark.parametrize(

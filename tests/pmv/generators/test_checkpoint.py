@@ -1,0 +1,168 @@
+"""Checkpoints: what is written is read back; what is hostile or damaged is refused in one line, without side effects."""
+
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pmv.errors import CheckpointError
+from pmv.generators import load_generator, save_generator
+from tests.conftest import ROOT, SHARED
+
+
+def refused(path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load_generator(path)
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message
+    return message
+
+
+class Call:
+    """Pickles as a call of `function(*arguments)`."""
+
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+def test_native_round_trip(tmp_path, tiny_generator):
+    path = tmp_path / "tiny.safetensors"
+    save_generator(tiny_generator, path, notes={"z_names": ["a"]})
+    loaded = load_generator(path)
+    assert loaded.config == tiny_generator.config and loaded.spec == tiny_generator.spec
+    for name, tensor in tiny_generator.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name])
+    assert json.loads(path.with_suffix(".json").read_text())["z_names"] == ["a"]
+
+
+def test_half_precision_is_read_as_float32(tmp_path, tiny_generator):
+    path = tmp_path / "half.safetensors"
+    save_generator(tiny_generator, path, torch.float16)
+    loaded = load_generator(path)
+    assert all(p.dtype == torch.float32 for p in loaded.parameters())
+    w = tiny_generator.mean_w(16)
+    torch.testing.assert_close(loaded.planes(w), tiny_generator.planes(w), atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("damage", ["no json", "bad json", "other config", "truncated", "unknown setting", "future"])
+def test_damaged_native_checkpoints(tmp_path, tiny_generator, damage):
+    path = tmp_path / "tiny.safetensors"
+    save_generator(tiny_generator, path)
+    description = path.with_suffix(".json")
+    data = json.loads(description.read_text())
+    if damage == "no json":
+        description.unlink()
+    elif damage == "bad json":
+        description.write_text("{")
+    elif damage == "other config":
+        data["config"]["w_dim"] = 64
+        description.write_text(json.dumps(data))
+    elif damage == "unknown setting":
+        data["config"]["nose"] = 1
+        description.write_text(json.dumps(data))
+    elif damage == "future":
+        data["format"] = 99
+        description.write_text(json.dumps(data))
+    else:
+        path.write_bytes(path.read_bytes()[:1000])
+    refused_with_name(path)
+
+
+def refused_with_name(path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load_generator(path)
+    assert path.stem in str(caught.value) or "unknown generator setting" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+@pytest.mark.parametrize("where", ["top", "in G_ema", "as key", "as reducer of a tensor's memory"])
+def test_hostile_pickles_do_nothing(tmp_path, where, protocol):
+    witness = tmp_path / "executed"
+    call = Call(os.system, f"touch {witness}")
+    payload = {
+        "top": call,
+        "in G_ema": {"G_ema": call},
+        "as key": {"G_ema": None, ("x", Call(eval, f"open({str(witness)!r}, 'w')")): 1},
+        "as reducer of a tensor's memory": {"G_ema": Call(torch.storage._load_from_bytes, pickle.dumps(call))},
+    }[where]
+    path = tmp_path / "hostile.pkl"
+    path.write_bytes(pickle.dumps(payload, protocol))
+    before = sorted(os.listdir(tmp_path))
+    assert "refused" in refused(path)
+    assert sorted(os.listdir(tmp_path)) == before and not witness.exists()
+
+
+def test_unknown_modules_are_never_imported(tmp_path):
+    module = tmp_path / "training_evil.py"
+    module.write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\nclass Evil: pass\n")
+    for name in ("training_evil", "training.evil"):
+        payload = b"\x80\x02c" + name.encode() + b"\nEvil\n)\x81."
+        path = tmp_path / "import.pkl"
+        path.write_bytes(payload)
+        refused(path)
+    assert not (tmp_path / "imported").exists()
+
+
+def legacy_storage(count: int, claimed: int) -> bytes:
+    """A legacy stream of one float storage with `count` floats that claims to have `claimed`."""
+    stream = io.BytesIO()
+    torch.save(torch.zeros(count).storage(), stream, _use_new_zipfile_serialization=False)
+    data = stream.getvalue()
+    return data[: -(count * 4 + 8)] + claimed.to_bytes(8, "little", signed=True) + data[-count * 4 :]
+
+
+@pytest.mark.parametrize("claimed", [-1, 5, 2**40])
+def test_tensors_larger_than_their_bytes_are_refused(tmp_path, claimed):
+    path = tmp_path / "large.pkl"
+    path.write_bytes(pickle.dumps({"G_ema": Call(torch.storage._load_from_bytes, legacy_storage(4, claimed))}))
+    assert "larger than its file" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80", b"\x80\x04.", b"PK\x03\x04", b"\x80\x04N.", b"\x80\x04}.", b"\x80\x02\x8a\xff."]
+)
+def test_damaged_pickles(tmp_path, content):
+    path = tmp_path / "damaged.pkl"
+    path.write_bytes(content)
+    refused(path)
+
+
+def test_truncated_golden_is_refused(tmp_path):
+    source = SHARED / "golden" / "eg3d_128" / "network.pkl"
+    if not source.is_file():
+        pytest.skip("the reference checkpoints (../shared/golden) are not here")
+    path = tmp_path / "truncated.pkl"
+    path.write_bytes(source.read_bytes()[:100_000])
+    refused(path)
+
+
+def test_unknown_names_and_kinds(tmp_path):
+    with pytest.raises(CheckpointError, match="neither a generator's name"):
+        load_generator("no-such-generator")
+    other = tmp_path / "weights.bin"
+    other.write_bytes(b"x")
+    assert "unknown kind" in refused(other)
+
+
+def test_hostile_pickle_from_the_command_line(tmp_path):
+    """Refused with one line, exit code 2, and nothing created."""
+    path, photo = tmp_path / "hostile.pkl", tmp_path / "photo.png"
+    path.write_bytes(pickle.dumps(Call(os.system, f"touch {tmp_path / 'executed'}")))
+    from PIL import Image
+
+    Image.new("RGB", (64, 64), (90, 120, 160)).save(photo)
+    before = sorted(os.listdir(tmp_path))
+    command = [sys.executable, "run_inversion.py", str(photo), "--generator", str(path), "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr.strip().count("\n") == 0 and "refused" in done.stderr
+    assert sorted(os.listdir(tmp_path)) == before
