@@ -1,0 +1,104 @@
+"""Stage 04: which pixels of every pseudo-view show a surface that the input view sees (HFGI3D §3.2; see `pmv.visibility`)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pmv.camera import Camera
+from pmv.geometry import edge_step, surface_points
+from pmv.masks import SOLID, erode
+from pmv.visibility import (
+    depth_agreement,
+    mutual_depth,
+    trusted_texels,
+    view_confidence,
+    visibility_confidence,
+)
+from stages.context import Context
+
+
+@dataclass(frozen=True)
+class VisibilityInputs:
+    """camera: 1, pseudo_cameras: P; input_depth, input_alpha [1,1,D,D]; view_depths, view_alphas [P,1,D,D]; foreground [1,1,S,S]."""
+
+    camera: Camera
+    pseudo_cameras: Camera
+    input_depth: Tensor
+    input_alpha: Tensor
+    view_depths: Tensor
+    view_alphas: Tensor
+    foreground: Tensor
+
+
+@dataclass(frozen=True)
+class VisibilityConfig:
+    tolerance: float = 0.012
+    """Largest difference of two depths of one surface, as a fraction of the generator's box."""
+    mutual: bool = True
+    """Also draw the input view's surface into the pseudo-view and compare there; off: test in the input view only, as HFGI3D does."""
+    max_angle: float = 70.0
+    """Degrees between surface normal and the input view's ray beyond which texels are too stretched to use; 90 switches it off."""
+    view_max_angle: float = 80.0
+    """The same for the pseudo-view's ray."""
+    silhouette_erode: float = 0.012
+    """Width removed along the input view's silhouette, as a fraction of the image width (HFGI3D: 51 px kernel at 512², 0.05)."""
+    edge_erode: float = 0.006
+    """Width removed on both sides of depth discontinuities in the input view, as a fraction of the image width."""
+    mask_erode: float = 0.006
+    """Width removed along each visible mask's outline, as a fraction of the image width (HFGI3D: 3 px at 512²)."""
+    confidence_angle: float = 40.0
+    """Degrees from the input view at which a pseudo-view's confidence has fallen to exp(−½) = 0.61 (Gaussian)."""
+
+
+@dataclass(frozen=True)
+class VisibilityOutputs:
+    """visible_masks [P,1,S,S], 0 or 1; confidences [P] in (0,1]."""
+
+    visible_masks: Tensor
+    confidences: Tensor
+
+
+def run(inputs: VisibilityInputs, config: VisibilityConfig, context: Context) -> VisibilityOutputs:
+    """See the dataclasses for shapes and units."""
+    size = inputs.foreground.shape[-1]
+    depth_size = inputs.view_depths.shape[-1]
+    count = len(inputs.pseudo_cameras)
+    tolerance = config.tolerance * context.generator.spec.box
+    edge = edge_step(inputs.camera, depth_size)
+    input_valid = inputs.input_alpha > SOLID
+    trusted = trusted_texels(
+        inputs.foreground, inputs.input_depth, inputs.input_alpha, edge, config.silhouette_erode, config.edge_erode
+    )
+    context.preview("trusted_texels", trusted)
+    masks = []
+    with context.progress(count, "visibility") as bar, torch.no_grad():
+        for i in range(count):
+            view = inputs.pseudo_cameras[i]
+            depth, valid = inputs.view_depths[i : i + 1], inputs.view_alphas[i : i + 1] > SOLID
+            points, normals, surface = surface_points(depth, valid, view, size)
+            confidence = visibility_confidence(
+                points,
+                normals,
+                view,
+                inputs.camera,
+                inputs.input_depth,
+                input_valid,
+                trusted,
+                edge,
+                tolerance,
+                config.max_angle,
+                config.view_max_angle,
+            )
+            if config.mutual:
+                seen, hit = mutual_depth(inputs.camera, inputs.input_depth, input_valid, view, size, edge)
+                own = (points - view.position[:, None, None]) @ view.forward[:, :, None]
+                confidence = confidence * depth_agreement(own.permute(0, 3, 1, 2) - seen, tolerance) * hit
+            masks.append(erode(confidence * surface, config.mask_erode))
+            bar.update(1)
+    visible = torch.cat(masks)
+    confidences = view_confidence(inputs.camera, inputs.pseudo_cameras, config.confidence_angle)
+    context.preview("visible", visible)
+    for i in range(count):
+        context.record(view=i, visible_fraction=visible[i].mean().item(), confidence=confidences[i].item())
+    return VisibilityOutputs(visible, confidences)
