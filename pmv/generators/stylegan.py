@@ -41,7 +41,9 @@ def upsample_twice(image: Tensor) -> Tensor:
 def filter_after_transposed(x: Tensor) -> Tensor:
     """[N,C,2H+1,2W+1] → [N,C,2H,2W]: the (1,3,3,1)/4 filter along both axes, one pixel of zeros around (gain 4 in all)."""
     channels = x.shape[1]
-    kernel = (resample_filter() * 4).to(x).expand(channels, 1, 4, 4)
+    # (1,3,3,1) computed where x is: copied from the host, it would stall a GPU in every layer
+    taps = (4.0 - (2.0 * torch.arange(4, device=x.device) - 3.0).abs()).to(x.dtype) / 4.0
+    kernel = torch.outer(taps, taps).expand(channels, 1, 4, 4)
     return F.conv2d(x, kernel, padding=1, groups=channels)
 
 

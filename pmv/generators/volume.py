@@ -29,8 +29,9 @@ def sample_planes(planes: Tensor, points: Tensor, box: float, convention: str) -
     Returns: [B,P,C].
     """
     batch, count, channels, height, width = planes.shape
-    axes = torch.tensor(PLANE_AXES[convention], device=points.device)
-    uv = (points * (2.0 / box))[:, :, axes].transpose(1, 2)  # [B,K,P,2]
+    # one axis at a time: a tensor of indices would be a host-to-device copy, which stalls a GPU
+    x = (points * (2.0 / box)).unbind(-1)
+    uv = torch.stack([torch.stack((x[u], x[v]), -1) for u, v in PLANE_AXES[convention]], 1)  # [B,K,P,2]
     sampled = F.grid_sample(
         planes.reshape(batch * count, channels, height, width),
         uv.reshape(batch * count, 1, -1, 2),
