@@ -88,7 +88,7 @@ def resize(image: Tensor, size: int | tuple[int, int]) -> Tensor:
     if image.shape[-2:] == (height, width):
         return image
     out = F.interpolate(image, (height, width), mode="bicubic", align_corners=False, antialias=True)
-    return out.clamp(float(image.min()), float(image.max()))
+    return out.clamp(image.detach().min(), image.detach().max())
 
 
 def to_uint8(image: Tensor) -> np.ndarray:

@@ -1,0 +1,174 @@
+"""03 coarse: the generator tuned a little to the input view, and what it then says of geometry and of every pseudo-view.
+
+Coarse tuning (HFGI3D §3.2) closes most of the gap that the latent leaves. Fitting one view bends the geometry behind it, so
+alpha and depth of other views are held to the pivot's while tuning; HFGI3D instead stops early. Both are here.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pmv.camera import Camera
+from pmv.generators.base import GeneratorSpec
+from pmv.images import resize
+from pmv.losses import alpha_hold, depth_hold, masked_l2
+from pmv.optimise import render_views, snapshot, trainable
+from stages.context import Context
+
+
+@dataclass(frozen=True)
+class CoarseInputs:
+    """original [1,3,S,S]; foreground, difference_mask, edit_mask [1,1,S,S]; pivot_w [1,num_ws,w_dim]; noise; camera: batch of 1."""
+
+    original: Tensor
+    foreground: Tensor
+    difference_mask: Tensor
+    edit_mask: Tensor
+    pivot_w: Tensor
+    noise: dict[str, Tensor]
+    camera: Camera
+
+
+@dataclass(frozen=True)
+class CoarseConfig:
+    """Knobs of coarse tuning and of the pseudo-views' cameras.
+
+    Attributes:
+        steps: Adam steps at most.
+        learning_rate: of all tuned weights.
+        groups: parameter groups that are tuned; see `EG3DGenerator.tunable_parameters`.
+        l2_weight, perceptual_weight: on the input view.
+        stop_at: tuning ends when the perceptual distance falls to this; 0 = never.
+        hold_weight: of depth and alpha held to the pivot's from one random pseudo-view a step; 0 = off (HFGI3D).
+        hold_scale: depth difference, world units, from which the hold is linear.
+        views: pseudo-views.
+        rings: ellipses that they are spread over, evenly growing up to the outermost.
+        yaw: degrees, half-width of the outermost ellipse.
+        pitch_up, pitch_down: degrees, its extent above and below.
+        centre: what the ellipses lie around: the "input" camera or the "front".
+        around: further pseudo-views all around the head, for generators of full heads; they hold what no pixel of the photo shows.
+        depth_resolution: rays a side of the depth maps.
+    """
+
+    steps: int = 200
+    learning_rate: float = 3e-4
+    groups: tuple[str, ...] = ("all",)
+    l2_weight: float = 1.0
+    perceptual_weight: float = 1.0
+    stop_at: float = 0.0
+    hold_weight: float = 1.0
+    hold_scale: float = 0.01
+    views: int = 24
+    rings: int = 2
+    yaw: float = 40.0
+    pitch_up: float = 15.0
+    pitch_down: float = 15.0
+    centre: Literal["input", "front"] = "input"
+    around: int = 6
+    depth_resolution: int = 128
+
+
+@dataclass(frozen=True)
+class CoarseOutputs:
+    """coarse_state: tuned weights by name; pseudo_cameras: batch of P; depths and alphas at D² for the input view [1,1,D,D] and
+    the pseudo-views [P,1,D,D]; view_renders [P,3,S,S] and input_render [1,3,S,S] of the coarse generator."""
+
+    coarse_state: dict[str, Tensor]
+    pseudo_cameras: Camera
+    input_depth: Tensor
+    input_alpha: Tensor
+    view_depths: Tensor
+    view_alphas: Tensor
+    view_renders: Tensor
+    input_render: Tensor
+
+
+def pseudo_cameras(spec: GeneratorSpec, camera: Camera, config: CoarseConfig) -> Camera:
+    """Cameras on ellipses in (yaw, pitch) around the input view or the front, and all around full heads.
+
+    They keep the input camera's radius and intrinsics, so that a texel has the same size in all of them.
+    """
+    yaw0, pitch0 = (a.item() for a in camera.yaw_pitch(spec.pivot))
+    radius = (camera.position - camera.position.new_tensor(spec.pivot)).norm(dim=1).item()
+    if config.centre == "front":
+        yaw0 = pitch0 = 0.0
+    angles = []
+    for ring in range(config.rings):
+        count = config.views // config.rings + (ring < config.views % config.rings)
+        for i in range(count):
+            # every other ring is turned by half a step, so that views do not line up
+            phase = 2 * math.pi * (i + 0.5 * (ring % 2)) / count
+            scale = (ring + 1) / config.rings
+            vertical = config.pitch_up if math.sin(phase) > 0 else config.pitch_down
+            angles.append((config.yaw * math.cos(phase) * scale, vertical * math.sin(phase) * scale))
+    if spec.full_head:
+        first = config.yaw + (360 - 2 * config.yaw) / (2 * max(config.around, 1))
+        angles += [
+            (first + i * (360 - 2 * config.yaw) / config.around, -math.degrees(pitch0)) for i in range(config.around)
+        ]
+    yaw, pitch = torch.tensor(angles, dtype=torch.float32).reshape(-1, 2).deg2rad().unbind(1)
+    # near the poles a camera has no up direction
+    pitch = (pitch + pitch0).clamp(-1.2, 1.2)
+    orbit = Camera.orbit(yaw + yaw0, pitch, radius, spec.pivot, spec.focal).to(camera.cam2world.device)
+    return Camera(orbit.cam2world, camera.intrinsics.expand(len(orbit), 3, 3))
+
+
+def run(inputs: CoarseInputs, config: CoarseConfig, context: Context) -> CoarseOutputs:
+    """Tunes a copy of the generator to the input view and renders the pseudo-views' images, depths and alphas."""
+    size = inputs.original.shape[-1]
+    generator = copy.deepcopy(context.generator)
+    parameters = trainable(generator, config.groups)
+    views = pseudo_cameras(generator.spec, inputs.camera, config)
+    w, noise = inputs.pivot_w, inputs.noise
+    reference = render_views(generator, w, noise, views) if config.hold_weight and config.steps else None
+    optimizer = torch.optim.Adam(parameters.values(), config.learning_rate)
+    keep = (1.0 - inputs.edit_mask) * (1.0 - inputs.difference_mask)
+    with context.progress(config.steps, "coarse") as bar:
+        for step in range(config.steps):
+            cameras = inputs.camera
+            held = int(torch.randint(len(views), (1,), generator=context.rng))
+            if reference is not None:
+                cameras = Camera.cat([cameras, views[held]])
+            out = generator.render(generator.planes(w, noise), w, cameras)
+            view = resize(out.image[:1], size)
+            distance = context.perceptual(view, inputs.original, keep).mean()
+            losses = {
+                "l2": config.l2_weight * masked_l2(view, inputs.original, keep).mean(),
+                "perceptual": config.perceptual_weight * distance,
+            }
+            if reference is not None:
+                alpha, depth = reference.alpha[held : held + 1], reference.depth[held : held + 1]
+                hold = depth_hold(out.depth[1:], depth, (alpha > 0.9).float(), config.hold_scale)
+                losses["hold"] = config.hold_weight * (hold + alpha_hold(out.alpha[1:], alpha)).mean()
+            values = {name: value.item() for name, value in losses.items()}
+            context.record(step=step, **values)
+            bar.set_postfix(**{name: f"{value:.3f}" for name, value in values.items()})
+            bar.update(1)
+            if distance.item() <= config.stop_at:
+                break
+            optimizer.zero_grad(set_to_none=True)
+            torch.stack(list(losses.values())).sum().backward()
+            optimizer.step()
+    state = snapshot(parameters)
+    fine = render_views(generator, w, noise, Camera.cat([inputs.camera, views]), config.depth_resolution)
+    images = render_views(generator, w, noise, Camera.cat([inputs.camera, views])).image
+    images = resize(images, size)
+    context.preview("input_render", images[:1])
+    context.preview("views", images[1:])
+    context.preview("input_depth", depth_picture(fine.depth[:1], fine.alpha[:1]))
+    return CoarseOutputs(
+        state, views, fine.depth[:1], fine.alpha[:1], fine.depth[1:], fine.alpha[1:], images[1:], images[:1]
+    )
+
+
+def depth_picture(depth: Tensor, alpha: Tensor) -> Tensor:
+    """z-depth [N,1,D,D] as a mask-like picture in [0,1]: near is bright, empty is black."""
+    solid = alpha > 0.5
+    if not solid.any():
+        return torch.zeros_like(depth)
+    near, far = depth[solid].min(), depth[solid].max()
+    return torch.where(solid, 1.0 - 0.9 * (depth - near) / (far - near).clamp_min(1e-6), torch.zeros_like(depth))

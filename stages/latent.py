@@ -1,0 +1,205 @@
+"""02 latent: the point of the generator's latent space whose render is closest to the photo, and the photo's camera.
+
+W+ optimisation from the mean latent with noise that fades (StyleGAN2's projector, arXiv:1912.04958 §5.3; HFGI3D's schedule),
+with three additions that each can be switched off: the camera is refined together with the latent; the silhouette is fitted
+through alpha; and what the generator cannot draw (the *difference mask*: tattoos, hands, glasses) stops pulling at the latent.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from kornia.filters import gaussian_blur2d
+from torch import Tensor
+
+from pmv.camera import Camera
+from pmv.images import resize
+from pmv.losses import masked_l2, noise_regulariser, w_distance
+from pmv.optimise import ramped_rate, set_rate
+from stages.context import Context
+
+
+@dataclass(frozen=True)
+class LatentInputs:
+    """original [1,3,S,S] without edits; foreground, edit_mask [1,1,S,S]; initial_camera: batch of 1."""
+
+    original: Tensor
+    foreground: Tensor
+    edit_mask: Tensor
+    initial_camera: Camera
+
+
+@dataclass(frozen=True)
+class LatentConfig:
+    """Knobs of the latent fit.
+
+    Attributes:
+        steps: Adam steps.
+        learning_rate: for w and noise.
+        ramp_up, ramp_down: parts of the steps over which the rate rises linearly and falls as a half cosine.
+        mean_samples: latents whose mean is the start.
+        w_noise: standard deviation of noise added to w, in units of w's own spread, at the first step.
+        w_noise_until: part of the steps over which that noise fades to zero (quadratically).
+        w_plus_from: part of the steps after which every row of w is free; before, all rows move as one.
+        l2_weight, perceptual_weight: on the input view.
+        alpha_weight: silhouette against the foreground mask; used only by generators whose subject stands alone.
+        w_distance_weight: pulls the rows of w together (keeps unseen sides plausible).
+        optimise_noise: fit the synthesis noise maps too.
+        noise_weight: of the regulariser that keeps them noise.
+        camera_rate: learning rate of the camera, relative to `learning_rate`; 0 keeps the given camera.
+        camera_prior_degrees: the camera's turn is penalised as a Gaussian of this standard deviation.
+        camera_prior_shift: as above for its shift, in world units.
+        camera_weight: of that penalty.
+        difference_from: part of the steps after which pixels that cannot be fitted are left out; 1 = never.
+        difference_threshold: smallest smoothed absolute difference, image units [-1,1], that counts as out of distribution.
+        difference_most: at most this part of the foreground is taken as out of distribution.
+    """
+
+    steps: int = 500
+    learning_rate: float = 0.01
+    ramp_up: float = 0.05
+    ramp_down: float = 0.25
+    mean_samples: int = 600
+    w_noise: float = 0.05
+    w_noise_until: float = 0.75
+    w_plus_from: float = 0.2
+    l2_weight: float = 1.0
+    perceptual_weight: float = 1.0
+    alpha_weight: float = 0.5
+    w_distance_weight: float = 0.05
+    optimise_noise: bool = False
+    noise_weight: float = 1e5
+    camera_rate: float = 0.5
+    camera_prior_degrees: float = 3.0
+    camera_prior_shift: float = 0.02
+    camera_weight: float = 0.002
+    difference_from: float = 0.6
+    difference_threshold: float = 0.4
+    difference_most: float = 0.15
+
+
+@dataclass(frozen=True)
+class LatentOutputs:
+    """pivot_w [1,num_ws,w_dim]; noise: name → [R,R]; camera: refined, batch of 1; difference_mask [1,1,S,S], 1 = out of distribution."""
+
+    pivot_w: Tensor
+    noise: dict[str, Tensor]
+    camera: Camera
+    difference_mask: Tensor
+
+
+def adjust_camera(camera: Camera, turn: Tensor, shift: Tensor, pivot: tuple[float, float, float]) -> Camera:
+    """A camera turned about a point of the world and then shifted in its own frame; zero turn and shift change nothing.
+
+    Args:
+        turn: [3] axis-angle vector in radians, world axes.
+        shift: [3] world units along the camera's axes.
+        pivot: the point that keeps its place.
+    """
+    zero = torch.zeros_like(turn[0])
+    skew = torch.stack([zero, -turn[2], turn[1], turn[2], zero, -turn[0], -turn[1], turn[0], zero]).reshape(3, 3)
+    rotation = torch.linalg.matrix_exp(skew)
+    centre = turn.new_tensor(pivot)
+    axes = rotation @ camera.cam2world[:, :3, :3]
+    position = (camera.position - centre) @ rotation.T + centre + (axes @ shift)
+    top = torch.cat([axes, position[:, :, None]], 2)
+    return Camera(torch.cat([top, camera.cam2world[:, 3:]], 1), camera.intrinsics)
+
+
+def find_difference(render: Tensor, image: Tensor, foreground: Tensor, threshold: float, most: float) -> Tensor:
+    """Where a render cannot be the image: HFGI3D's difference map, which its released code never reads.
+
+    Args:
+        render, image: [1,3,S,S].
+        foreground: [1,1,S,S].
+        threshold: smallest smoothed absolute difference that counts.
+        most: only the worst part of the foreground, at most this large, is taken.
+
+    Returns: [1,1,S,S] of zeros and ones.
+    """
+    size = image.shape[-1]
+    sigma = max(size * 0.012, 0.5)
+    kernel = 2 * max(1, round(2 * sigma)) + 1
+    difference = gaussian_blur2d((render - image).abs().mean(1, keepdim=True), (kernel, kernel), (sigma, sigma))
+    inside = foreground > 0.5
+    if not inside.any():
+        return torch.zeros_like(foreground)
+    level = max(threshold, torch.quantile(difference[inside], 1.0 - most).item())
+    return ((difference > level) & inside).float()
+
+
+def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentOutputs:
+    """Fits w (and noise and camera) to the input view; see the module's docstring and `LatentConfig`."""
+    generator, spec = context.generator, context.generator.spec
+    image, size = inputs.original, inputs.original.shape[-1]
+    mean = generator.mean_w(config.mean_samples)
+    spread = generator.w_std(config.mean_samples) / spec.w_dim**0.5
+    shared = torch.zeros_like(mean[:, :1]).requires_grad_(True)
+    rows = torch.zeros_like(mean).requires_grad_(True)
+    noise = {name: value.clone() for name, value in generator.noise_buffers().items()}
+    turn = torch.zeros(3, device=image.device, requires_grad=True)
+    shift = torch.zeros(3, device=image.device, requires_grad=True)
+    groups = [{"params": [shared, rows], "lr": config.learning_rate}]
+    if config.optimise_noise:
+        noise = {
+            name: torch.randn(v.shape, generator=context.rng).to(v).requires_grad_(True) for name, v in noise.items()
+        }
+        groups.append({"params": list(noise.values()), "lr": config.learning_rate})
+    if config.camera_rate:
+        # turn in radians and shift in world units are both small numbers: a hundredth of w's rate is right for them
+        groups.append({"params": [turn, shift], "lr": config.learning_rate * config.camera_rate * 0.1})
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.999))
+    keep = 1.0 - inputs.edit_mask
+    difference = torch.zeros_like(inputs.foreground)
+    camera = inputs.initial_camera
+    with context.progress(config.steps, "latent") as bar:
+        for step in range(config.steps):
+            t = step / config.steps
+            set_rate(optimizer, ramped_rate(step, config.steps, config.ramp_up, config.ramp_down))
+            fade = max(0.0, 1.0 - t / config.w_noise_until) ** 2 if config.w_noise_until else 0.0
+            rows.requires_grad_(t >= config.w_plus_from)
+            w = mean + shared + rows
+            jitter = torch.randn(w.shape, generator=context.rng).to(w) * (spread * config.w_noise * fade)
+            camera = adjust_camera(inputs.initial_camera, turn, shift, spec.pivot)
+            out = generator.render(generator.planes(w + jitter, noise), w + jitter, camera)
+            view = resize(out.image, size)
+            losses = {
+                "l2": config.l2_weight * masked_l2(view, image, keep).mean(),
+                "perceptual": config.perceptual_weight * context.perceptual(view, image, keep).mean(),
+                "w_distance": config.w_distance_weight * w_distance(w).mean() / spread**2,
+            }
+            if spec.has_alpha and config.alpha_weight:
+                losses["alpha"] = config.alpha_weight * masked_l2(resize(out.alpha, size), inputs.foreground).mean()
+            if config.optimise_noise:
+                losses["noise"] = config.noise_weight * noise_regulariser(noise.values())
+            if config.camera_rate:
+                angle = turn.square().sum() / (config.camera_prior_degrees * torch.pi / 180) ** 2
+                losses["camera"] = config.camera_weight * (angle + shift.square().sum() / config.camera_prior_shift**2)
+            total = torch.stack(list(losses.values())).sum()
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            optimizer.step()
+            if config.optimise_noise:
+                with torch.no_grad():
+                    for value in noise.values():
+                        value.sub_(value.mean()).mul_(value.square().mean().rsqrt())
+            if config.difference_from < 1 and step == int(config.steps * config.difference_from):
+                difference = find_difference(
+                    view.detach(), image, inputs.foreground, config.difference_threshold, config.difference_most
+                )
+                keep = (1.0 - inputs.edit_mask) * (1.0 - difference)
+            values = {name: value.item() for name, value in losses.items()}
+            context.record(step=step, **values)
+            bar.set_postfix(**{name: f"{value:.3f}" for name, value in values.items() if name in ("l2", "perceptual")})
+            bar.update(1)
+    with torch.no_grad():
+        pivot = (mean + shared + rows).clone()
+        camera = adjust_camera(inputs.initial_camera, turn, shift, spec.pivot)
+        noise = {name: value.detach() for name, value in noise.items()}
+        view = resize(generator.render(generator.planes(pivot, noise), pivot, camera).image, size)
+        if config.difference_from < 1:
+            difference = find_difference(
+                view, image, inputs.foreground, config.difference_threshold, config.difference_most
+            )
+    context.preview("pivot", view)
+    context.preview("difference_mask", difference)
+    return LatentOutputs(pivot, noise, camera, difference)

@@ -1,0 +1,211 @@
+"""The three optimising stages on a tiny generator: they do what they are for, and what they promise not to do."""
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pmv.camera import Camera
+from pmv.losses import masked_l2
+from pmv.optimise import ramped_rate, render_views
+from stages import coarse, latent, tune
+from stages.context import Context
+
+
+def plain_distance(a, b, mask=None):
+    """Stands in for the perceptual distance: pictures of 32 pixels are too small for its networks."""
+    return masked_l2(a, b, mask)
+
+
+@pytest.fixture
+def context(tiny_generator):
+    return Context(tiny_generator, torch.device("cpu"), torch.Generator().manual_seed(0), plain_distance)
+
+
+@pytest.fixture(scope="module")
+def target(tiny_generator):
+    """A view of a latent off the mean, so that there is something to find."""
+    torch.manual_seed(1)
+    spec = tiny_generator.spec
+    w = tiny_generator.mean_w(64) + 0.4 * torch.randn(1, spec.num_ws, spec.w_dim)
+    camera = spec.orbit(0.25, 0.1)
+    with torch.no_grad():
+        out = tiny_generator.render(tiny_generator.planes(w), w, camera)
+    foreground = (torch.nn.functional.interpolate(out.alpha, (32, 32), mode="bilinear") > 0.5).float()
+    return w, camera, out.image.clamp(-1, 1), foreground
+
+
+def latent_inputs(target, camera=None, edit=None):
+    _, true_camera, image, foreground = target
+    return latent.LatentInputs(image, foreground, torch.zeros_like(foreground) if edit is None else edit, camera or true_camera)
+
+
+FAST = latent.LatentConfig(steps=60, learning_rate=0.05, mean_samples=64, w_distance_weight=0.0, difference_from=1.0)
+
+
+def view(generator, out):
+    return generator.render(generator.planes(out.pivot_w, out.noise), out.pivot_w, out.camera).image
+
+
+def test_ramped_rate_rises_stays_and_falls():
+    rates = [ramped_rate(i, 100, 0.1, 0.3) for i in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[20] == 1.0 and rates[60] == 1.0
+    assert 0 < rates[-1] < 0.01 and all(a >= b for a, b in zip(rates[70:], rates[71:], strict=False))
+    assert ramped_rate(0, 100, 0.0, 0.0) == 1.0
+
+
+def test_latent_approaches_the_image_and_is_deterministic(context, target, tiny_generator):
+    start = tiny_generator.mean_w(64)
+    before = (tiny_generator.render(tiny_generator.planes(start), start, target[1]).image - target[2]).square().mean()
+    first = latent.run(latent_inputs(target), FAST, context)
+    after = (view(tiny_generator, first) - target[2]).square().mean()
+    assert after < 0.5 * before
+    again = latent.run(latent_inputs(target), FAST, replace(context, rng=torch.Generator().manual_seed(0)))
+    assert torch.equal(first.pivot_w, again.pivot_w) and torch.equal(first.camera.labels(), again.camera.labels())
+
+
+def test_latent_refines_a_wrong_camera(context, target, tiny_generator):
+    """With the true latent as the mean, a camera that is 4 degrees off moves back towards the truth."""
+    generator = copy.deepcopy(tiny_generator)
+    generator.mean_w = lambda *_: target[0].clone()  # type: ignore[method-assign]
+    wrong = generator.spec.orbit(0.25 + math.radians(4), 0.1)
+    config = replace(FAST, steps=80, learning_rate=0.02, w_noise=0.0, camera_rate=5.0, camera_weight=0.0, w_plus_from=2.0)
+    out = latent.run(latent_inputs(target, wrong), config, replace(context, generator=generator))
+    assert out.camera.angle_to(target[1]) < 0.7 * wrong.angle_to(target[1])
+    kept = latent.run(latent_inputs(target, wrong), replace(config, steps=3, camera_rate=0.0), replace(context, generator=generator))
+    torch.testing.assert_close(kept.camera.labels(), wrong.labels())
+
+
+def test_adjust_camera_keeps_the_pivot_in_view():
+    camera = Camera.orbit(0.4, 0.2, pivot=(0.0, 0.1, 0.2))
+    same = latent.adjust_camera(camera, torch.zeros(3), torch.zeros(3), (0.0, 0.1, 0.2))
+    torch.testing.assert_close(same.cam2world, camera.cam2world)
+    turned = latent.adjust_camera(camera, torch.tensor([0.0, 0.1, 0.0]), torch.zeros(3), (0.0, 0.1, 0.2))
+    torch.testing.assert_close(turned.cam2world, Camera.orbit(0.5, 0.2, pivot=(0.0, 0.1, 0.2)).cam2world, atol=1e-5, rtol=0)
+
+
+def test_difference_mask_finds_what_was_painted_on(target):
+    _, _, image, foreground = target
+    painted = image.clone()
+    painted[..., 13:18, 13:18] = -painted[..., 13:18, 13:18].sign()
+    mask = latent.find_difference(image, painted, foreground, threshold=0.3, most=0.5)
+    assert mask[..., 14:17, 14:17].mean() > 0.9
+    assert mask.sum() < 80
+    assert latent.find_difference(image, image, foreground, 0.3, 0.5).sum() == 0
+    little = latent.find_difference(image, -image, foreground, 0.01, 0.1)
+    assert little.sum() <= 0.12 * foreground.sum()
+
+
+def test_edited_pixels_do_not_pull_at_the_latent(context, target):
+    edit = torch.zeros_like(target[3])
+    edit[..., 10:20, 10:20] = 1
+    w, camera, image, foreground = target
+    painted = image * (1 - edit) + edit
+    config = replace(FAST, steps=10)
+    fresh = lambda: replace(context, rng=torch.Generator().manual_seed(0))  # noqa: E731
+    ignored = latent.run(latent_inputs((w, camera, painted, foreground), edit=edit), config, fresh())
+    clean = latent.run(latent_inputs(target, edit=edit), config, fresh())
+    torch.testing.assert_close(ignored.pivot_w, clean.pivot_w)
+
+
+@pytest.fixture(scope="module")
+def pivot(tiny_generator):
+    w = tiny_generator.mean_w(64)
+    return w, {name: value.clone() for name, value in tiny_generator.noise_buffers().items()}
+
+
+def coarse_inputs(target, pivot):
+    _, camera, image, foreground = target
+    return coarse.CoarseInputs(image, foreground, 0 * foreground, 0 * foreground, *pivot, camera)
+
+
+QUICK = coarse.CoarseConfig(steps=15, learning_rate=3e-3, views=5, rings=2, around=2, depth_resolution=24)
+
+
+def test_pseudo_cameras_lie_on_ellipses_around_the_input(tiny_generator):
+    camera = tiny_generator.spec.orbit(0.3, 0.1)
+    config = coarse.CoarseConfig(views=40, rings=1, yaw=20, pitch_up=11, pitch_down=7.3, around=0)
+    views = coarse.pseudo_cameras(tiny_generator.spec, camera, config)
+    assert len(views) == 40
+    yaw, pitch = views.yaw_pitch()
+    assert yaw.max().item() == pytest.approx(0.3 + math.radians(20), abs=1e-3)
+    assert yaw.min().item() == pytest.approx(0.3 - math.radians(20), abs=1e-2)
+    assert math.degrees(pitch.max().item() - 0.1) == pytest.approx(11, abs=0.1)
+    assert math.degrees(pitch.min().item() - 0.1) == pytest.approx(-7.3, abs=0.1)
+    front = coarse.pseudo_cameras(tiny_generator.spec, camera, replace(config, centre="front"))
+    assert abs(front.yaw_pitch()[0].mean().item()) < 1e-2
+    around = coarse.pseudo_cameras(tiny_generator.spec, camera, replace(config, around=6))[40:]
+    angles = around.angle_to(camera).rad2deg()
+    assert len(around) == 6 and angles.min() > 20 and angles.max() > 130
+
+
+def test_coarse_fits_the_input_and_leaves_the_original_generator_alone(context, target, pivot, tiny_generator):
+    before_weights = {k: v.clone() for k, v in tiny_generator.state_dict().items()}
+    out = coarse.run(coarse_inputs(target, pivot), QUICK, context)
+    start = render_views(tiny_generator, *pivot, target[1]).image
+    assert (out.input_render - target[2]).square().mean() < 0.7 * (start - target[2]).square().mean()
+    assert out.view_renders.shape == (7, 3, 32, 32) and out.view_depths.shape == (7, 1, 24, 24)
+    assert len(out.pseudo_cameras) == 7
+    for name, value in tiny_generator.state_dict().items():
+        assert torch.equal(value, before_weights[name])
+    tuned = copy.deepcopy(tiny_generator)
+    tuned.load_state_dict(out.coarse_state, strict=False)
+    torch.testing.assert_close(render_views(tuned, *pivot, target[1]).image, out.input_render)
+
+
+def test_holding_keeps_the_geometry_of_other_views(context, target, pivot, tiny_generator):
+    config = replace(QUICK, steps=30)
+    runs = {}
+    for weight in (0.0, 20.0):
+        fresh = replace(context, rng=torch.Generator().manual_seed(0))
+        runs[weight] = coarse.run(coarse_inputs(target, pivot), replace(config, hold_weight=weight), fresh)
+    reference = render_views(tiny_generator, *pivot, runs[0.0].pseudo_cameras, 24).alpha
+    moved = {k: (v.view_alphas - reference).abs().mean().item() for k, v in runs.items()}
+    assert moved[20.0] < 0.7 * moved[0.0]
+
+
+def test_coarse_stops_when_close_enough(context, target, pivot):
+    rows = []
+    recording = replace(context, record=lambda **row: rows.append(row))
+    coarse.run(coarse_inputs(target, pivot), replace(QUICK, stop_at=1e9), recording)
+    assert len(rows) == 1
+
+
+def test_tune_fits_input_and_pseudo_views(context, target, pivot, tiny_generator):
+    """Pseudo-views of another colour: tuning must bring both them and the input view closer."""
+    views = coarse.pseudo_cameras(tiny_generator.spec, target[1], QUICK)
+    seen = render_views(tiny_generator, *pivot, views, 24)
+    wanted = (seen.image * 0.5 + 0.3).clamp(-1, 1)
+    image = render_views(tiny_generator, *pivot, target[1], 24)
+    inputs = tune.TuneInputs(
+        image=(image.image * 0.5 + 0.3).clamp(-1, 1),
+        foreground=target[3],
+        edit_mask=0 * target[3],
+        camera=target[1],
+        pivot_w=pivot[0],
+        noise=pivot[1],
+        pseudo_cameras=views,
+        pseudo_views=wanted,
+        blend_masks=torch.ones(len(views), 1, 32, 32),
+        view_alphas=seen.alpha,
+        view_depths=seen.depth,
+        input_depth=image.depth,
+        input_alpha=image.alpha,
+        confidences=torch.ones(len(views)),
+    )
+    config = tune.TuneConfig(steps=25, learning_rate=3e-3, views_per_step=2)
+    out = tune.run(inputs, config, context)
+    tuned = copy.deepcopy(tiny_generator)
+    tuned.load_state_dict(out.tuned_state, strict=False)
+    after = render_views(tuned, *pivot, views, 24)
+    assert (after.image - wanted).square().mean() < 0.3 * (seen.image - wanted).square().mean()
+    assert (after.alpha - seen.alpha).abs().mean() < 0.05
+    # a view without confidence asks for nothing
+    blind = tune.run(
+        replace(inputs, confidences=torch.zeros(len(views)), pseudo_views=-wanted), replace(config, hold_weight=0.0), context
+    )
+    sighted = copy.deepcopy(tiny_generator)
+    sighted.load_state_dict(blind.tuned_state, strict=False)
+    assert (render_views(sighted, *pivot, target[1]).image - inputs.image).square().mean() < 0.02
