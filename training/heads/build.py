@@ -59,6 +59,7 @@ class Head:
         parts: its meshes, skin first.
         coarse_skin, bake_skin: int32 [·,3] triangles of the skin part for depth maps and for baking its texture.
         material, light: uniforms of the shaders.
+        pole: unit axis [3] that polar strands run away from.
         scale: world units per decimetre.
         eye_texture: uint8 [h,w,3].
         decal: a picture on the skin, or None.
@@ -70,6 +71,7 @@ class Head:
     bake_skin: NDArray
     material: dict[str, NDArray | float]
     light: dict[str, NDArray]
+    pole: NDArray
     scale: float
     eye_texture: NDArray
     decal: Decal | None = None
@@ -173,12 +175,14 @@ def _hair_part(
     normals[inward] *= -1
     positions = positions + normals * (0.05 * parameters["hair/volume"])
     look = HAIR_LOOKS[parameters.hairstyle]
+    # the sign tells polar strands from straight ones, the size the gap to the skin (both constant or smooth on an island)
+    polar_and_gap = np.where(style.strand[:, 3] > 0.5, 1.0, -1.0) * (1.0 + style.skin_gap)
     return alignment.part(
         "hair",
         (positions * flip)[style.source],
         (normals * flip)[style.source],
         style.rest,
-        style.strand,
+        np.column_stack([style.strand[:, :3], polar_and_gap]),
         style.triangles,
         style.tangent * flip,
         look.fur * (0.6 + 0.8 * parameters["hair/volume"]),
@@ -224,6 +228,7 @@ def build_head(assets: HeadAssets, parameters: HeadParameters) -> Head:
         bake_skin=assets.skin.bake_triangles,
         material=material(parameters),
         light=light(parameters),
+        pole=np.array([0.0, 1.0, 0.0]) if style is None else style.pole,
         scale=alignment.scale,
         eye_texture=assets.eye_texture,
     )

@@ -1,0 +1,15 @@
+"""Synthetic heads made from MakeHuman's CC0 assets: true views, masks, depth and parameters from any camera.
+
+    assets = HeadAssets.load("makehuman/data")
+    head = build_head(assets, sample_parameters(seed=7))
+    renderer = HeadRenderer(resolution=256)
+    renderer.load(head)
+    view = renderer.render(cam2world, intrinsics)
+"""
+
+from training.heads.assets import HeadAssets
+from training.heads.build import Head, build_head
+from training.heads.parameters import HeadParameters, sample_parameters
+from training.heads.renderer import HeadRenderer, HeadView
+
+__all__ = ["Head", "HeadAssets", "HeadParameters", "HeadRenderer", "HeadView", "build_head", "sample_parameters"]

@@ -1,0 +1,144 @@
+// Skin, lips, brows, painted hair and cloth into a texture. All masks are functions of the rest position.
+in vec3 v_position;
+in vec3 v_normal;
+in vec3 v_rest;
+in vec4 v_extra;  // distance to the hair, inside the mouth, under the cloth, ·
+uniform vec3 skin, lips, hair, brows, cloth;
+uniform vec4 brow_shape;  // height, thickness, slope, density
+uniform float stubble, blush, mottle, wrinkles, freckles, eye_makeup, eye_makeup_hue, fine_seed, bald, bald_shadow;
+uniform sampler2D decal;
+uniform vec4 decal_place;  // middle (u,v), width, height in the frontal picture; width 0: none
+layout(location = 0) out vec4 out_albedo;
+layout(location = 1) out vec4 out_gloss;
+layout(location = 2) out vec4 out_bumps;
+
+// Depth of wrinkles and pores (decimetres, up to a factor); its gradient bends the normals.
+float relief(vec3 r) {
+    float ax = abs(r.x);
+    float front = smoothstep(0.2, 0.9, r.z);
+    float wobble = fractal_noise(r * 5.0 + 20.0) - 0.5;
+    float height = 0.010 * (fractal_noise(r * 60.0 + fine_seed * 64.0) - 0.5) + 0.012 * (fractal_noise(r * 24.0 + 5.0) - 0.5);
+    float rows = sin((r.y + 0.05 * wobble + 0.04 * ax * ax) * 58.0);
+    float forehead = gauss(vec2(ax, r.y - 7.86), vec2(0.50, 0.17)) * front;
+    height -= wrinkles * 0.016 * forehead * smoothstep(0.35, 1.0, rows + 0.8 * wobble);
+    vec2 corner = vec2(ax - 0.47, r.y - 7.27);
+    float fan = sin(atan(corner.y, corner.x + 0.06) * 11.0 + 4.0 * wobble);
+    height -= wrinkles * 0.011 * gauss(corner - vec2(0.13, 0.0), vec2(0.13, 0.16)) * smoothstep(0.2, 1.0, fan) * front;
+    height -= wrinkles * 0.010 * gauss(vec2(ax - 0.30, r.y - 7.12), vec2(0.16, 0.05)) * smoothstep(0.2, 1.0, sin((r.y + 0.10 * (ax - 0.3) + 0.03 * wobble) * 110.0)) * front;
+    float along = clamp((6.97 - r.y) / 0.45, 0.0, 1.0);
+    float fold = ax - mix(0.17, 0.36, along) - 0.03 * wobble;
+    height -= (0.004 + wrinkles * 0.026) * exp(-fold * fold / 0.0012) * smoothstep(7.0, 6.9, r.y) * smoothstep(6.45, 6.6, r.y) * front;
+    float neck_rows = sin((r.y + 0.06 * wobble) * 30.0);
+    height -= wrinkles * 0.012 * smoothstep(6.1, 5.9, r.y) * smoothstep(0.4, 1.0, neck_rows) * smoothstep(0.0, 0.5, r.z);
+    height += 0.008 * lip_mask(r) * (value_noise(vec3(r.x * 60.0, r.y * 6.0, 2.0) + 64.0 * SEED) - 0.5);
+    return height;
+}
+
+vec3 relief_gradient(vec3 r, float height) {
+    const float step_ = 0.008;
+    return vec3(relief(r + vec3(step_, 0.0, 0.0)), relief(r + vec3(0.0, step_, 0.0)), relief(r + vec3(0.0, 0.0, step_)) ) / step_ - height / step_;
+}
+
+void main() {
+    vec3 r = v_rest;
+    float ax = abs(r.x);
+    float front = smoothstep(0.2, 0.9, r.z);
+    vec3 fine_shift = vec3(fine_seed * 64.0, 0.0, 0.0);
+    float broad = fractal_noise(r * 3.0 + SEED * 64.0), middle = fractal_noise(r * 9.0 + SEED.yzx * 64.0);
+    float small = fractal_noise(r * 22.0 + SEED.zxy * 64.0), fine = fractal_noise(r * 55.0 + fine_shift);
+
+    // skin: tone drifts from yellow to red at several scales, as blood and melanin do
+    vec3 albedo = skin;
+    albedo *= 1.0 + (broad - 0.5) * 0.30 * (0.5 + mottle);
+    albedo *= 1.0 + (middle - 0.5) * mottle * vec3(0.28, 0.46, 0.50);
+    albedo *= 1.0 + (small - 0.5) * mottle * vec3(0.24, 0.36, 0.36);
+    albedo *= 1.0 + (fine - 0.5) * 0.24;
+    float cheek = gauss(vec2(ax - 0.44, r.y - 6.93), vec2(0.22, 0.20)) * front;
+    float nose = gauss(vec2(r.x, r.y - 6.93), vec2(0.14, 0.12)) * smoothstep(1.3, 1.6, r.z);
+    float ear = smoothstep(0.72, 0.85, ax) * smoothstep(6.6, 6.8, r.y);
+    float chin = gauss(vec2(r.x, r.y - 6.3), vec2(0.18, 0.12)) * front;
+    float forehead = gauss(vec2(r.x, r.y - 7.75), vec2(0.4, 0.25)) * front;
+    float red = clamp(0.55 * cheek + 0.6 * nose + 0.55 * ear + 0.25 * chin, 0.0, 1.0) * (0.4 + 1.2 * middle) * blush;
+    albedo *= mix(vec3(1.0), vec3(1.02, 0.80, 0.77), red);
+    vec2 from_eye = vec2(ax - 0.31, r.y - 7.285);
+    float socket = gauss(from_eye, vec2(0.20, 0.11)) * front;
+    float bag = gauss(vec2(ax - 0.27, r.y - 7.16), vec2(0.14, 0.06)) * front;
+    albedo *= mix(vec3(1.0), vec3(0.74, 0.62, 0.60), clamp(socket * 0.55 + bag * (0.22 + 0.4 * wrinkles), 0.0, 1.0));
+    vec3 shadow_tint = mix(vec3(0.55, 0.42, 0.42), vec3(0.35, 0.30, 0.40), eye_makeup_hue);
+    albedo = mix(albedo, albedo * shadow_tint, eye_makeup * 0.75 * gauss(from_eye, vec2(0.17, 0.07)) * front * smoothstep(7.24, 7.32, r.y));
+    albedo *= 1.0 + 0.08 * forehead;
+    float spots = smoothstep(0.55, 0.66, fractal_noise(r * 40.0 + fine_shift.yxx));
+    albedo *= mix(vec3(1.0), vec3(0.72, 0.55, 0.46), freckles * spots * clamp(cheek + nose + 0.6 * socket + 0.12, 0.0, 1.0));
+    float age_spots = smoothstep(0.60, 0.68, fractal_noise(r * 7.0 + 31.0));
+    albedo *= mix(vec3(1.0), vec3(0.80, 0.70, 0.62), age_spots * wrinkles * 0.5);
+
+    float height = relief(r);
+    float creases = clamp(-(height + 0.004) * 60.0, 0.0, 1.0);
+    albedo *= mix(vec3(1.0), vec3(0.84, 0.76, 0.74), creases);
+
+    float nostril = gauss(vec2(ax - 0.078, r.y - 6.838), vec2(0.034, 0.022)) * smoothstep(1.35, 1.45, r.z);
+    albedo *= mix(vec3(1.0), vec3(0.25, 0.15, 0.13), clamp(nostril * 1.1, 0.0, 1.0));
+    float open = 1.0 - 0.5 * nostril;
+
+    float lip = lip_mask(r) * (1.0 - v_extra.y);
+    float t = clamp(ax / 0.245, 0.0, 1.0);
+    albedo = mix(albedo, lips * (1.0 + (value_noise(vec3(r.x * 60.0, r.y * 6.0, 2.0) + 64.0 * SEED) - 0.5) * 0.4), lip * 0.9);
+    float seam = gauss(vec2(0.0, r.y - 6.611), vec2(1.0, 0.012)) * smoothstep(1.05, 0.9, t) * smoothstep(1.0, 1.2, r.z);
+
+    // stubble and the skin beneath a beard
+    float region = beard_region(r);
+    float hairs = beard_strands(r);
+    vec3 shaven = mix(albedo, mix(brows, albedo, 0.35), 0.55);
+    albedo = mix(albedo, shaven, region * stubble * (0.35 + 0.65 * smoothstep(0.48, 0.62, hairs)));
+    albedo = mix(albedo, brows * (0.4 + 0.8 * hairs), region * smoothstep(0.0, 0.8, beard) * (0.55 + 0.35 * smoothstep(0.35, 0.6, hairs)));
+
+    // eyebrows: hairs that lean outwards
+    float way = (ax - 0.095) / 0.485;
+    float line = 7.385 + brow_shape.x + 0.055 * sin(clamp(way, 0.0, 1.0) * 2.5) - 0.050 * way * way * way + brow_shape.z * way;
+    float off = (r.y - line) / (brow_shape.y * (1.05 - 0.75 * max(way, 0.0)));
+    float lean = r.x < 0.0 ? 1.0 : -1.0;
+    float brow_hairs = value_noise(vec3(r.x * 57.0 + lean * r.y * 60.0, r.y * 20.0, 2.2) + 64.0 * SEED);
+    float brow = smoothstep(1.5, 0.1, abs(off) + (brow_hairs - 0.5) * 1.6) * smoothstep(-0.06, 0.12, way) * smoothstep(1.06, 0.85, way) * front;
+    albedo = mix(albedo, brows, clamp(brow * brow_shape.w * 1.1, 0.0, 0.95));
+
+    // hair painted on the scalp: solid under the hair, single baby hairs at the hairline
+    float scalp = smoothstep(6.75, 7.0, r.y + max(0.0, 0.6 - r.z) * 0.5) * (1.0 - smoothstep(0.95, 1.25, r.z) * smoothstep(7.75, 7.55, r.y));
+    scalp *= 1.0 - smoothstep(0.80, 0.84, ax) * smoothstep(7.6, 7.4, r.y);
+    vec2 around;
+    float along_hair = polar_place(r, around);
+    float strands = value_noise(vec3(around * 110.0, along_hair * 5.0) + 64.0 * SEED);
+    float baby = value_noise(vec3(around * 170.0, along_hair * 7.0) + 64.0 * SEED.zxy);
+    float clump = fractal_noise(r * 5.0 + 40.0) - 0.5;
+    float near = v_extra.x + clump * 0.16 + (strands - 0.5) * 0.20;
+    float solid = smoothstep(0.13, 0.0, near);
+    float wisps = smoothstep(0.24, 0.02, near + 0.05) * smoothstep(0.50, 0.68, baby) * 0.75;
+    float painted = scalp * max(solid, wisps) * (1.0 - bald);
+    albedo = mix(albedo, hair * 0.45 * (0.6 + 0.8 * fine), painted * 0.92);
+    float shaved = smoothstep(7.2, 7.5, r.y + max(0.0, 0.9 - r.z) * 0.55 - 0.12) * smoothstep(1.25, 0.95, r.z + 0.35 * (r.y - 7.9)) * step(ax, 0.82);
+    albedo = mix(albedo, mix(albedo, hair, 0.6), shaved * 0.5 * bald_shadow * bald * (0.6 + 0.8 * fine));
+
+    albedo = mix(albedo, vec3(0.15, 0.03, 0.03), v_extra.y);
+    open *= mix(1.0, 0.45, v_extra.y);
+
+    // a decal, thrown from the frontal EG3D camera (radius 2.7, focal 4.2647); it fades where the skin turns away
+    if (decal_place.z > 0.0) {
+        vec2 seen = vec2(v_position.x, -v_position.y) * 4.2647 / (2.7 - v_position.z) + 0.5;
+        vec2 q = (seen - decal_place.xy) / decal_place.zw + 0.5;
+        vec4 paint = texture(decal, q);
+        float inside = step(0.0, q.x) * step(q.x, 1.0) * step(0.0, q.y) * step(q.y, 1.0);
+        float towards = smoothstep(0.05, 0.25, normalize(v_normal).z) * smoothstep(0.4, 0.6, r.z);
+        albedo = mix(albedo, pow(paint.rgb, vec3(2.2)), paint.a * inside * towards * (1.0 - v_extra.y));
+    }
+
+    float under = smoothstep(0.35, 0.5, v_extra.z);
+    float weave = value_noise(vec3(r.x * 40.0, r.y * 8.0, r.z * 40.0)) * 0.5 + 0.5;
+    vec3 woven = cloth * (0.75 + 0.4 * fractal_noise(r * 6.0)) * (0.85 + 0.3 * weave);
+    float gloss = mix(0.34, 0.55, lip) * (1.0 - painted * 0.7) * (1.0 - v_extra.y * 0.6) * (0.6 + 0.8 * small);
+    gloss *= (1.0 + 0.6 * nose + 0.4 * forehead) * (1.0 - under * 0.95) * (1.0 - 0.6 * region * max(beard, stubble));
+    open *= mix(1.0, 0.45, seam * (1.0 - under));
+    vec3 slope = relief_gradient(r, height) * (1.0 - under) * (1.0 - painted);
+
+    out_albedo = vec4(sqrt(clamp(mix(albedo, woven, under), 0.0, 1.0)), 1.0);
+    out_gloss = vec4(clamp(gloss * 0.5, 0.0, 1.0), mix(22.0, 40.0, lip) / 64.0, 1.0 - under, clamp(open, 0.0, 1.0));
+    out_bumps = vec4(clamp(slope + 0.5, 0.0, 1.0), 1.0);
+}

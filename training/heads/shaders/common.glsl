@@ -1,0 +1,111 @@
+// Noise and the masks that several passes share. All are functions of the REST position (decimetres on the base mesh), so
+// that lips, brows and beards stay where they belong on every morph.
+uniform sampler3D noise_texture;  // 64³ periodic cells, four channels about 0.5
+uniform float curly;
+uniform float frayed;
+uniform float trim_height;
+uniform vec3 pole;
+uniform float beard;
+uniform float beard_cheeks;
+uniform int shells;
+
+const vec3 SEED = vec3(0.37, 0.71, 0.13);  // constant: a generator can only learn what the parameters determine
+const vec3 SKULL_CENTRE = vec3(0.0, 7.35, 0.35);
+
+float value_noise(vec3 cells) { return texture(noise_texture, cells / 64.0).r; }
+
+float fractal_noise(vec3 cells) {
+    vec3 p = cells / 64.0;
+    return 0.50 * texture(noise_texture, p).r + 0.27 * texture(noise_texture, p * 2.03 + 0.3).g
+         + 0.15 * texture(noise_texture, p * 4.1 + 0.7).b + 0.08 * texture(noise_texture, p * 8.3).a;
+}
+
+float gauss(vec2 offset, vec2 width) { vec2 q = offset / width; return exp(-dot(q, q)); }
+
+// Angle from the pole of the hair (radians) and the direction around it as a point on the unit circle.
+float polar_place(vec3 rest, out vec2 around) {
+    vec3 d = normalize(rest - SKULL_CENTRE);
+    vec3 first = normalize(cross(pole, vec3(1.0, 0.0, 0.01)));
+    vec3 second = cross(pole, first);
+    around = normalize(vec2(dot(d, first), dot(d, second)) + 1e-5);
+    return acos(clamp(dot(d, pole), -1.0, 1.0));
+}
+
+// Strand noise about 0.5; extra = (across, along, ·, polar flag and gap).
+float strand_noise(vec3 rest, vec4 extra, vec2 frequency, vec3 shift) {
+    if (extra.w > 0.0) {
+        vec2 around;
+        float along = polar_place(rest, around);
+        return value_noise(vec3(around * frequency.x, along * frequency.y) + 64.0 * shift);
+    }
+    return value_noise(vec3(extra.x * frequency.x * 0.75, -extra.y * frequency.y * 0.3, 7.0) + 64.0 * shift);
+}
+
+// Light and dark of the strands, about 0.5.
+float strand_tone(vec3 rest, vec4 extra) {
+    float strands = 0.38 * strand_noise(rest, extra, vec2(28.0, 2.4), SEED) + 0.62 * strand_noise(rest, extra, vec2(102.0, 7.0), SEED.zxy);
+    float tone = 0.5 + 1.5 * (strands - 0.5);
+    float isotropic = curly;
+    if (extra.w > 0.0) {  // around the pole strands would pinch together
+        vec2 around;
+        isotropic = max(curly, 0.7 * smoothstep(0.35, 0.0, polar_place(rest, around)));
+    }
+    return mix(tone, 0.5 + 1.6 * (fractal_noise(rest * 22.0 + SEED * 64.0) - 0.5), isotropic);
+}
+
+// Opacity of hair in [0,1] before thresholds: strands thin out towards the open edges of the mesh and the outer shells.
+float hair_opacity(vec3 rest, vec4 extra, float shell, float tone) {
+    float fine = strand_noise(rest, extra, vec2(190.0, 7.0), SEED.yzx);
+    float clump = strand_noise(rest, extra, vec2(17.0, 1.5), SEED.zyx);
+    float strands = 0.25 * tone + 0.75 * clamp(0.5 + 1.6 * (fine - 0.5), 0.0, 1.0);
+    float irregular = 0.8 * (clump - 0.5) + 1.1 * (fractal_noise(rest * 4.0 + 11.0) - 0.5);
+    float inside = extra.z / frayed + irregular * 0.8;
+    inside = min(inside, (rest.y - trim_height) / 0.22 + irregular);
+    float solid = clamp(inside, 0.0, 1.0);
+    float opacity = solid + (strands - 0.5) * 1.7 * (1.25 - solid);
+    if (shells > 1) opacity -= shell * 0.75 - (strands - 0.5) * shell * 1.6;
+    float gap = abs(extra.w) - 1.0;
+    float softness = mix(0.55, 0.30, smoothstep(0.05, 0.25, gap));  // hair that lies on the skin fades into it
+    return smoothstep(0.24 - softness * 0.4, 0.24 + softness, opacity);
+}
+
+float lip_mask(vec3 rest) {
+    float t = clamp(abs(rest.x) / 0.245, 0.0, 1.0);
+    float bow = (abs(rest.x) - 0.085) / 0.06;
+    float upper = 6.608 + (1.0 - t * t) * 0.06 + 0.033 * exp(-bow * bow);
+    float lower = 6.612 - 0.135 * sqrt(max(0.0, 1.0 - t * t));
+    const float edge = 0.012;
+    return smoothstep(upper + edge, upper - edge, rest.y) * smoothstep(lower - edge, lower + edge, rest.y)
+         * smoothstep(1.0, 1.2, rest.z) * smoothstep(1.02, 0.93, t);
+}
+
+// Where a beard grows, in [0,1]; beard_cheeks raises its line on the cheeks.
+float beard_region(vec3 rest) {
+    float ax = abs(rest.x);
+    float rough = fractal_noise(rest * 16.0) - 0.5;
+    float jaw = 6.13 + max(0.0, 1.42 - rest.z) * 0.46;
+    float cheek = 6.86 - 0.16 * (1.0 - beard_cheeks);
+    float region = smoothstep(cheek + 0.16, cheek, rest.y - 0.16 * smoothstep(0.45, 0.72, ax) + rough * 0.1);
+    region *= smoothstep(-0.12, 0.05, rest.y - jaw + 0.07 + rough * 0.12);
+    region *= smoothstep(0.30, 0.50, rest.z + rough * 0.12);
+    float beside_mouth = smoothstep(0.10, -0.05, rest.y - 6.62 - (0.45 + 0.3 * beard_cheeks) * max(0.0, ax - 0.24) + rough * 0.15);
+    region *= mix(1.0, beside_mouth, smoothstep(0.26, 0.36, ax));
+    float moustache = smoothstep(0.02, -0.06, rest.y - 6.80 + 0.55 * max(0.0, ax - 0.12));
+    region *= mix(1.0, moustache, smoothstep(0.40, 0.33, ax));
+    region *= 1.0 - lip_mask(rest);
+    region *= 1.0 - 0.8 * gauss(vec2(rest.x, rest.y - 6.44), vec2(0.05, 0.03));
+    return clamp(region, 0.0, 1.0) * smoothstep(0.1, 0.5, region + rough * 0.5);
+}
+
+float beard_strands(vec3 rest) {
+    return 0.5 * value_noise(vec3(rest.x * 95.0, rest.y * 26.0, rest.z * 60.0) + 64.0 * SEED)
+         + 0.5 * value_noise(vec3(rest.x * 150.0, rest.y * 45.0, rest.z * 95.0) + 64.0 * SEED.zxy);
+}
+
+// Opacity of a beard's shell: hairs get fewer and the edge thinner with height.
+float beard_opacity(vec3 rest, float shell) {
+    float region = beard_region(rest) * smoothstep(0.0, 0.9, beard);
+    float hairs = clamp(0.5 + 2.2 * (beard_strands(rest) - 0.5), 0.0, 1.0);
+    float keep = region * 1.35 - shell * 0.85 + (hairs - 0.55) * (0.7 + shell);
+    return smoothstep(0.28, 0.62, keep) * step(0.02, region);
+}

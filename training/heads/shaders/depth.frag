@@ -1,0 +1,12 @@
+// Window depth for shadow and occlusion maps; the depth buffer is what counts.
+in vec3 v_rest;
+in vec4 v_extra;
+in float v_shell;
+uniform int part;
+out vec4 out_colour;
+
+void main() {
+    if (part == PART_HAIR && hair_opacity(v_rest, v_extra, v_shell, strand_tone(v_rest, v_extra)) < 0.5) discard;
+    if (part == PART_BEARD && beard_opacity(v_rest, v_shell) < 0.5) discard;
+    out_colour = vec4(gl_FragCoord.z);
+}

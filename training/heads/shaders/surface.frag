@@ -1,0 +1,143 @@
+// Final colour (premultiplied, sRGB) and z-depth times opacity.
+in vec3 v_position;
+in vec3 v_normal;
+in vec3 v_rest;
+in vec4 v_extra;
+in vec3 v_tangent;
+in float v_occlusion;
+in vec4 v_light_place;
+in float v_shell;
+in float v_depth;
+
+uniform sampler2D eye_texture;
+uniform sampler2DShadow shadow_map;
+uniform sampler2D baked_albedo;
+uniform sampler2D baked_gloss;
+uniform sampler2D baked_bumps;
+uniform int part;
+uniform int fringe;  // 0: the opaque core of hair, 1: its see-through rest, blended over the core
+uniform float specular;  // 0 leaves out everything that depends on the view
+uniform vec3 camera_position;
+uniform vec3 skin, hair, brows, iris;
+uniform float lash_length;
+uniform vec3 key_direction, key_colour, sky, ground, fill_x, fill_z;
+
+layout(location = 0) out vec4 out_colour;
+layout(location = 1) out vec4 out_depth;
+
+vec3 ambient(vec3 n) {
+    return max(vec3(0.03), mix(ground, sky, n.y * 0.5 + 0.5) + fill_x * n.x + fill_z * n.z);
+}
+
+float key_visibility() {
+    vec3 place = v_light_place.xyz / v_light_place.w * 0.5 + 0.5;
+    float sum = 0.0;
+    for (int i = -1; i <= 1; i++)
+        for (int j = -1; j <= 1; j++)
+            sum += texture(shadow_map, vec3(place.xy + vec2(float(i), float(j)) * (1.6 / SHADOW_SIZE), place.z - 0.004));
+    return sum / 9.0;
+}
+
+vec3 tone_mapped(vec3 c) {
+    c *= 0.80;
+    c = c * (1.0 + c * 0.12) / (1.0 + c * 0.55);
+    return pow(clamp(c, 0.0, 1.0), vec3(1.0 / 2.2));
+}
+
+void main() {
+    vec3 n = normalize(v_normal);
+    vec3 to_camera = normalize(camera_position - v_position);
+    vec3 view = specular > 0.5 ? to_camera : n;
+    vec3 albedo = vec3(0.5);
+    vec3 sheen = vec3(0.0);
+    float gloss = 0.0, sharpness = 20.0, scatter = 0.0, open = v_occlusion, opacity = 1.0;
+
+    if (part == PART_SKIN) {
+        vec4 colour = texture(baked_albedo, v_tangent.xy);
+        vec4 surface = texture(baked_gloss, v_tangent.xy);
+        vec3 slope = (texture(baked_bumps, v_tangent.xy).rgb - 0.5) * 1.0;
+        albedo = colour.rgb * colour.rgb;
+        gloss = surface.r * 2.0;
+        sharpness = surface.g * 64.0;
+        scatter = surface.b;
+        open *= surface.a;
+        n = normalize(n - (slope - n * dot(slope, n)));
+    } else if (part == PART_EYES) {
+        const vec2 LEFT = vec2(0.706, 0.702), RIGHT = vec2(0.29, 0.29);
+        vec2 uv = v_rest.xy;
+        vec2 centre = distance(uv, LEFT) < distance(uv, RIGHT) ? LEFT : RIGHT;
+        float radius = distance(uv, centre) / 0.115;
+        vec3 fibres = pow(texture(eye_texture, uv).rgb, vec3(2.2));
+        float brightness = max(fibres.r, max(fibres.g, fibres.b));
+        vec3 white = mix(vec3(0.62, 0.60, 0.58), fibres * 1.2, 0.5);
+        vec3 colour = iris * (0.30 + brightness * 4.0) * 0.62 * mix(0.5, 1.25, smoothstep(0.95, 0.5, radius));
+        colour *= smoothstep(0.28, 0.36, radius);
+        albedo = mix(colour, white, smoothstep(0.93, 1.03, radius));
+        albedo *= mix(1.0, 0.6, smoothstep(0.8, 0.93, radius) * smoothstep(1.05, 0.95, radius));
+        gloss = 1.2;
+        sharpness = 160.0;
+        open = open * open * 0.95 + 0.03;
+    } else if (part == PART_LASHES) {
+        float hairs = value_noise(vec3(v_extra.y * 420.0, v_extra.x * 2.0 * (v_extra.y - 0.3) * 9.0, 1.0) + 64.0 * SEED);
+        hairs = clamp(0.5 + (hairs - 0.5) * 2.0, 0.0, 1.0);
+        float reach = v_extra.z > 0.5 ? 0.10 + 0.30 * lash_length : 0.05 + 0.12 * lash_length;
+        if (v_extra.x > reach * (0.35 + 0.9 * hairs)) discard;
+        if (v_extra.x > 0.10 && hairs < mix(0.35, 0.7, v_extra.x / reach)) discard;
+        albedo = mix(brows * 0.3, skin * 0.3, 0.5);
+        open = 0.8;
+    } else if (part == PART_TEETH) {
+        albedo = mix(vec3(0.76, 0.72, 0.63), vec3(0.46, 0.15, 0.14), step(0.5, v_extra.x));
+        gloss = 0.5;
+        sharpness = 50.0;
+        open *= 0.9;
+    } else if (part == PART_BEARD) {
+        opacity = beard_opacity(v_rest, v_shell);
+        float hairs = beard_strands(v_rest);
+        albedo = brows * (0.35 + 1.5 * hairs) * mix(0.5, 1.25, v_shell);
+        open *= mix(0.6, 1.0, v_shell);
+        scatter = 0.0;
+    } else {
+        float tone = strand_tone(v_rest, v_extra);
+        opacity = hair_opacity(v_rest, v_extra, v_shell, tone);
+        if (dot(n, to_camera) < 0.0 && !gl_FrontFacing) n = -n;
+        albedo = hair * (0.35 + 1.9 * tone * tone) * mix(0.55, 1.1, shells > 1 ? v_shell : 0.8);
+        albedo *= 0.85 + 0.3 * fractal_noise(v_rest * 2.0 + SEED * 64.0);
+        // two highlights of Kajiya and Kay's model, shifted along the strand (Marschner et al. 2003)
+        vec3 strand = normalize(v_tangent + (tone - 0.5) * 1.3 * n);
+        strand = normalize(strand - n * dot(strand, n));
+        vec3 halfway = normalize(key_direction + view);
+        float first = dot(strand, halfway), second = dot(normalize(strand + n * 0.15), halfway);
+        float sharp = pow(sqrt(max(0.0, 1.0 - first * first)), 60.0), wide = pow(sqrt(max(0.0, 1.0 - second * second)), 16.0);
+        sheen = (vec3(0.045) * sharp * specular + albedo * 0.9 * wide) * (1.0 - curly * 0.8) * (0.3 + tone);
+    }
+    if (part == PART_HAIR || part == PART_BEARD) {
+        if (fringe == 0 ? opacity < 0.8 : (opacity >= 0.8 || opacity < 0.03)) discard;
+        opacity = fringe == 0 ? 1.0 : opacity;
+    }
+
+    float lit = key_visibility();
+    float facing = dot(n, key_direction);
+    vec3 direct = vec3(max(facing, 0.0)) * lit;
+    vec3 open_colour = vec3(open);
+    if (part == PART_SKIN) {  // light bleeds past the shadow's edge, red furthest
+        vec3 wrap = vec3(0.38, 0.18, 0.12) * scatter;
+        direct = clamp((vec3(facing) + wrap) / (1.0 + wrap), 0.0, 1.0) * mix(vec3(lit), vec3(sqrt(lit)), wrap);
+        open_colour = pow(vec3(clamp(open, 0.02, 1.0)), mix(vec3(1.0), vec3(0.75, 0.95, 1.05), scatter));
+    } else if (part == PART_HAIR || part == PART_BEARD) {
+        direct = vec3(clamp(facing * 0.7 + 0.3, 0.0, 1.0)) * lit;
+    }
+    vec3 colour = albedo * (key_colour * direct + ambient(n) * open_colour);
+    colour += sheen * (key_colour * lit * 1.1 + ambient(n) * 0.25 * open);
+    if (gloss * specular > 0.0) {
+        vec3 halfway = normalize(key_direction + view);
+        float fresnel = 0.04 + 0.576 * pow(1.0 - max(dot(n, view), 0.0), 5.0);
+        colour += key_colour * lit * gloss * (sharpness + 8.0) / 25.0 * 0.045 * pow(max(dot(n, halfway), 0.0), sharpness) * step(0.0, facing);
+        colour += ambient(reflect(-view, n)) * fresnel * gloss * open * 0.6;
+    }
+    if (part == PART_EYES) {  // a catchlight; without specular it is painted where a frontal viewer would see it
+        vec3 halfway = normalize(normalize(vec3(0.25, 0.35, 1.0)) + (specular > 0.5 ? view : vec3(0.0, 0.0, 1.0)));
+        colour += vec3(0.7) * pow(max(dot(n, halfway), 0.0), 350.0) * open;
+    }
+    out_colour = vec4(tone_mapped(colour) * opacity, opacity);
+    out_depth = vec4(v_depth * opacity, 0.0, 0.0, opacity);
+}
