@@ -366,7 +366,7 @@ class HeadRenderer:
         context.enable_only(gl.DEPTH_TEST)
         for plane in range(6):
             context.enable_direct(_CLIP_DISTANCE0 + plane)
-        for loaded in self._parts:
+        for loaded in reversed(self._parts):  # hair first: it hides much of the rest
             self._draw_surface(loaded, fringe=0)
         if any(loaded.part.name in _FURRY for loaded in self._parts):
             target.depth_mask = False
@@ -383,7 +383,12 @@ class HeadRenderer:
         part, context = loaded.part, self._context
         shells = self._shells(part, full=True)
         self._set(
-            "surface", part=_PART_NUMBERS[part.name], shells=shells, fur=part.fur if shells > 1 else 0.0, fringe=fringe
+            "surface",
+            part=_PART_NUMBERS[part.name],
+            shells=shells,
+            fur=part.fur if shells > 1 else 0.0,
+            fringe=fringe,
+            outermost_first=1 - fringe,
         )
         if part.name != "skin":
             context.disable(self._gl.CULL_FACE)

@@ -1,7 +1,7 @@
-// The inside of the skin is seen only where the box has cut the body: close the cut with a flat face on the box.
+// The inside of the skin is seen only where the box has cut the body: colour and depth
+// are those of a flat face on the box there.
 in vec3 v_position;
 uniform vec3 camera_position;
-uniform mat4 clip_from_world;
 uniform mat4 camera_from_world;
 uniform float clip_box;
 uniform vec3 cloth;
@@ -16,8 +16,6 @@ void main() {
     vec3 place = camera_position + ray * clamp(first, 0.0, 1.0);
     vec3 n = -sign(ray) * vec3(greaterThanEqual(entry, vec3(first)));
     vec3 colour = cloth * mix(ground, sky, n.y * 0.5 + 0.5) * 0.7;
-    vec4 clip = clip_from_world * vec4(place, 1.0);
-    gl_FragDepth = clip.z / clip.w * 0.5 + 0.5;
     out_colour = vec4(pow(clamp(colour, 0.0, 1.0), vec3(1.0 / 2.2)), 1.0);
     out_depth = vec4((camera_from_world * vec4(place, 1.0)).z, 0.0, 0.0, 1.0);
 }

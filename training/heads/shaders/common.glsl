@@ -31,34 +31,32 @@ float polar_place(vec3 rest, out vec2 around) {
     return acos(clamp(dot(d, pole), -1.0, 1.0));
 }
 
-// Strand noise about 0.5; extra = (across, along, ·, polar flag and gap).
-float strand_noise(vec3 rest, vec4 extra, vec2 frequency, vec3 shift) {
+// Noise along strands, four values about 0.5; extra = (across, along, ·, polar flag and gap).
+vec4 strand_noise(vec3 rest, vec4 extra, vec2 frequency, vec3 shift) {
     if (extra.w > 0.0) {
         vec2 around;
         float along = polar_place(rest, around);
-        return value_noise(vec3(around * frequency.x, along * frequency.y) + 64.0 * shift);
+        return texture(noise_texture, vec3(around * frequency.x, along * frequency.y) / 64.0 + shift);
     }
-    return value_noise(vec3(extra.x * frequency.x * 0.75, -extra.y * frequency.y * 0.3, 7.0) + 64.0 * shift);
+    return texture(noise_texture, vec3(extra.x * frequency.x * 0.75, -extra.y * frequency.y * 0.3, 7.0) / 64.0 + shift);
 }
 
-// Light and dark of the strands, about 0.5.
-float strand_tone(vec3 rest, vec4 extra) {
-    float strands = 0.38 * strand_noise(rest, extra, vec2(28.0, 2.4), SEED) + 0.62 * strand_noise(rest, extra, vec2(102.0, 7.0), SEED.zxy);
-    float tone = 0.5 + 1.5 * (strands - 0.5);
+// Opacity of hair in [0,1]: strands thin out towards the open edges of the mesh and the outer shells. tone: light and dark of
+// the strands, about 0.5.
+float hair_opacity(vec3 rest, vec4 extra, float shell, out float tone) {
+    vec4 broad = strand_noise(rest, extra, vec2(28.0, 2.4), SEED);
+    vec4 fine = strand_noise(rest, extra, vec2(102.0, 7.0), SEED.zxy);
+    tone = 0.5 + 1.5 * (0.38 * broad.r + 0.62 * fine.r - 0.5);
     float isotropic = curly;
     if (extra.w > 0.0) {  // around the pole strands would pinch together
         vec2 around;
         isotropic = max(curly, 0.7 * smoothstep(0.35, 0.0, polar_place(rest, around)));
     }
-    return mix(tone, 0.5 + 1.6 * (fractal_noise(rest * 22.0 + SEED * 64.0) - 0.5), isotropic);
-}
+    if (isotropic > 0.0) tone = mix(tone, 0.5 + 1.6 * (fractal_noise(rest * 22.0 + SEED * 64.0) - 0.5), isotropic);
 
-// Opacity of hair in [0,1] before thresholds: strands thin out towards the open edges of the mesh and the outer shells.
-float hair_opacity(vec3 rest, vec4 extra, float shell, float tone) {
-    float fine = strand_noise(rest, extra, vec2(190.0, 7.0), SEED.yzx);
-    float clump = strand_noise(rest, extra, vec2(17.0, 1.5), SEED.zyx);
-    float strands = 0.25 * tone + 0.75 * clamp(0.5 + 1.6 * (fine - 0.5), 0.0, 1.0);
-    float irregular = 0.8 * (clump - 0.5) + 1.1 * (fractal_noise(rest * 4.0 + 11.0) - 0.5);
+    float thin = strand_noise(rest, extra, vec2(190.0, 7.0), SEED.yzx).g;
+    float strands = 0.25 * tone + 0.75 * clamp(0.5 + 1.6 * (thin - 0.5), 0.0, 1.0);
+    float irregular = 0.8 * (broad.g - 0.5) + 0.8 * (value_noise(rest * 7.0 + 11.0) - 0.5) + 0.5 * (fine.g - 0.5);
     float inside = extra.z / frayed + irregular * 0.8;
     inside = min(inside, (rest.y - trim_height) / 0.22 + irregular);
     float solid = clamp(inside, 0.0, 1.0);

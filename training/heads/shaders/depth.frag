@@ -6,7 +6,8 @@ uniform int part;
 out vec4 out_colour;
 
 void main() {
-    if (part == PART_HAIR && hair_opacity(v_rest, v_extra, v_shell, strand_tone(v_rest, v_extra)) < 0.5) discard;
+    float tone;
+    if (part == PART_HAIR && hair_opacity(v_rest, v_extra, v_shell, tone) < 0.5) discard;
     if (part == PART_BEARD && beard_opacity(v_rest, v_shell) < 0.5) discard;
     out_colour = vec4(gl_FragCoord.z);
 }

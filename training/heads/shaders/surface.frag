@@ -92,16 +92,18 @@ void main() {
         open *= 0.9;
     } else if (part == PART_BEARD) {
         opacity = beard_opacity(v_rest, v_shell);
+        if (fringe == 0 ? opacity < 0.8 : (opacity >= 0.8 || opacity < 0.03)) discard;
         float hairs = beard_strands(v_rest);
         albedo = brows * (0.35 + 1.5 * hairs) * mix(0.5, 1.25, v_shell);
         open *= mix(0.6, 1.0, v_shell);
         scatter = 0.0;
     } else {
-        float tone = strand_tone(v_rest, v_extra);
+        float tone;
         opacity = hair_opacity(v_rest, v_extra, v_shell, tone);
+        if (fringe == 0 ? opacity < 0.8 : (opacity >= 0.8 || opacity < 0.03)) discard;
         if (dot(n, to_camera) < 0.0 && !gl_FrontFacing) n = -n;
         albedo = hair * (0.35 + 1.9 * tone * tone) * mix(0.55, 1.1, shells > 1 ? v_shell : 0.8);
-        albedo *= 0.85 + 0.3 * fractal_noise(v_rest * 2.0 + SEED * 64.0);
+        albedo *= 0.85 + 0.3 * value_noise(v_rest * 4.0 + SEED * 64.0);
         // two highlights of Kajiya and Kay's model, shifted along the strand (Marschner et al. 2003)
         vec3 strand = normalize(v_tangent + (tone - 0.5) * 1.3 * n);
         strand = normalize(strand - n * dot(strand, n));
@@ -110,10 +112,7 @@ void main() {
         float sharp = pow(sqrt(max(0.0, 1.0 - first * first)), 60.0), wide = pow(sqrt(max(0.0, 1.0 - second * second)), 16.0);
         sheen = (vec3(0.045) * sharp * specular + albedo * 0.9 * wide) * (1.0 - curly * 0.8) * (0.3 + tone);
     }
-    if (part == PART_HAIR || part == PART_BEARD) {
-        if (fringe == 0 ? opacity < 0.8 : (opacity >= 0.8 || opacity < 0.03)) discard;
-        opacity = fringe == 0 ? 1.0 : opacity;
-    }
+    if (fringe == 0) opacity = 1.0;
 
     float lit = key_visibility();
     float facing = dot(n, key_direction);

@@ -13,6 +13,7 @@ uniform float fur;
 uniform int shells;
 uniform float clip_box;
 uniform int part;
+uniform int outermost_first;  // nearer shells first let the depth test spare the rest; blending wants them last
 
 out vec3 v_position;
 out vec3 v_normal;
@@ -25,7 +26,7 @@ out float v_shell;
 out float v_depth;
 
 void main() {
-    v_shell = shells > 1 ? float(gl_InstanceID) / float(shells - 1) : 0.0;
+    v_shell = shells > 1 ? float(outermost_first == 1 ? shells - 1 - gl_InstanceID : gl_InstanceID) / float(shells - 1) : 0.0;
     vec3 grow = normal;
     if (part == PART_BEARD) {
         grow = normalize(normal + vec3(0.0, -0.75, 0.15) * v_shell);  // a beard hangs: the longer the hair, the lower it points
