@@ -1,11 +1,12 @@
-"""Depth maps as surfaces: sampling and resizing without mixing across silhouettes, normals, and triangle meshes.
+"""Depth maps as surfaces: sampling and resizing without mixing across silhouettes, normals, and triangle
+meshes.
 
-All depth is z-depth in world units (docs/conventions.md). A depth map comes with a `valid` mask, because a renderer's depth
-means nothing where no surface was hit.
+All depth is z-depth in world units (docs/conventions.md). A depth map comes with a `valid` mask, because a
+renderer's depth means nothing where no surface was hit.
 
-**Discontinuities.** Two neighbouring pixels belong to one surface when their depths differ by at most `edge` times the nearer
-depth. `edge` is the relative step that a plane at a given angle to the viewing ray makes between two pixels (`edge_step`), so
-one angle describes the threshold at every resolution.
+**Discontinuities.** Two neighbouring pixels belong to one surface when their depths differ by at most `edge`
+times the nearer depth. `edge` is the relative step that a plane at a given angle to the viewing ray makes
+between two pixels (`edge_step`), so one angle describes the threshold at every resolution.
 """
 
 import math
@@ -16,13 +17,13 @@ from torch import Tensor
 
 from pmv.camera import Camera
 
-
 EDGE_DEGREES = 80.0
 """Surfaces inclined more than this to the image plane count as a discontinuity between two surfaces."""
 
 
 def edge_step(camera: Camera, width: int, degrees: float = EDGE_DEGREES) -> float:
-    """Relative depth step per pixel of a surface inclined by `degrees` to the image plane: tan(angle) / (focal · width).
+    """Relative depth step per pixel of a surface inclined by `degrees` to the image plane: tan(angle) /
+    (focal · width).
 
     Args:
         camera: its (mean) focal length is used.
@@ -58,8 +59,9 @@ def depth_edges(depth: Tensor, valid: Tensor, edge: float) -> Tensor:
 def sample_depth(depth: Tensor, valid: Tensor, uv: Tensor, edge: float) -> tuple[Tensor, Tensor]:
     """Bilinear depth that never mixes two surfaces.
 
-    Of the four texels around a point, those that are not surface, or are on another surface than the (bilinearly) nearest valid
-    one, get no weight; the rest are normalised. Differentiable with respect to `depth` and `uv`.
+    Of the four texels around a point, those that are not surface, or are on another surface than the
+    (bilinearly) nearest valid one, get no weight; the rest are normalised. Differentiable with respect to
+    `depth` and `uv`.
 
     Args:
         depth: [N,1,H,W].
@@ -106,8 +108,8 @@ def sample_depth(depth: Tensor, valid: Tensor, uv: Tensor, edge: float) -> tuple
 def resize_depth(depth: Tensor, valid: Tensor, size: tuple[int, int], edge: float) -> tuple[Tensor, Tensor]:
     """Resamples a depth map; smooth inside a surface, and never a mean of two surfaces.
 
-    Inside a surface the interpolation is Catmull-Rom (Keys 1981, a = −½: exact for planes, continuous normals); within two
-    texels of a discontinuity it is `sample_depth`.
+    Inside a surface the interpolation is Catmull-Rom (Keys 1981, a = −½: exact for planes, continuous
+    normals); within two texels of a discontinuity it is `sample_depth`.
 
     Args:
         depth: [N,1,h,w].
@@ -116,8 +118,8 @@ def resize_depth(depth: Tensor, valid: Tensor, size: tuple[int, int], edge: floa
         edge: relative depth step between neighbours of the *source*.
 
     Returns:
-        depth [N,1,H,W] (0 where there is no surface) and valid, bool [N,1,H,W]. The outline is that of the nearest source texel,
-        as a bilinear mask cut at one half would draw it.
+        depth [N,1,H,W] (0 where there is no surface) and valid, bool [N,1,H,W]. The outline is that of the
+        nearest source texel, as a bilinear mask cut at one half would draw it.
     """
     _check_depth(depth, valid)
     n, _, height, width = depth.shape
@@ -144,7 +146,8 @@ def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:
 def depth_normals(depth: Tensor, valid: Tensor, camera: Camera, edge: float) -> tuple[Tensor, Tensor]:
     """World normals of a depth map by differences of its unprojected points.
 
-    Each tangent is the mean of the forward and backward difference, or the one of them that stays on the surface.
+    Each tangent is the mean of the forward and backward difference, or the one of them that stays on the
+    surface.
 
     Args:
         depth: [N,1,H,W].
@@ -197,11 +200,14 @@ def depth_mesh(depth: Tensor, valid: Tensor, camera: Camera, edge: float) -> tup
         edge: relative depth step; a triangle with a longer step on any of its sides is dropped.
 
     Returns:
-        vertices [H·W,3] in the world, one for each pixel row by row, and faces [F,3] int64, counter-clockwise for the camera.
+        vertices [H·W,3] in the world, one for each pixel row by row, and faces [F,3] int64, counter-clockwise
+        for the camera.
     """
     _check_depth(depth, valid)
     if depth.shape[0] != 1 or len(camera) != 1:
-        raise ValueError(f"the mesh of a view takes one view, got {depth.shape[0]} depth maps and {len(camera)} cameras")
+        raise ValueError(
+            f"the mesh of a view takes one view, got {depth.shape[0]} depth maps and {len(camera)} cameras"
+        )
     height, width = depth.shape[-2:]
     vertices = camera.unproject(torch.where(valid, depth, torch.ones_like(depth))).reshape(-1, 3)
     index = torch.arange(height * width, device=depth.device).reshape(height, width)
@@ -215,7 +221,8 @@ def depth_mesh(depth: Tensor, valid: Tensor, camera: Camera, edge: float) -> tup
 
 
 def _continuous(depth: Tensor, valid: Tensor, edge: float) -> tuple[Tensor, Tensor]:
-    """Whether each pixel and its right neighbour [N,1,H,W-1], its lower neighbour [N,1,H-1,W] are on one surface."""
+    """Whether each pixel and its right neighbour [N,1,H,W-1], its lower neighbour [N,1,H-1,W] are on one
+    surface."""
 
     def joined(a: Tensor, b: Tensor, valid_a: Tensor, valid_b: Tensor) -> Tensor:
         return valid_a & valid_b & ((a - b).abs() <= edge * torch.minimum(a.abs(), b.abs()))
@@ -244,7 +251,8 @@ def _tangent(points: Tensor, joined: Tensor, axis: int) -> tuple[Tensor, Tensor]
 
 
 def _catmull_rom(source: int, target: int, like: Tensor) -> Tensor:
-    """Interpolation matrix [target, source] of the Catmull-Rom kernel between pixel centres, borders repeated."""
+    """Interpolation matrix [target, source] of the Catmull-Rom kernel between pixel centres, borders
+    repeated."""
     position = (torch.arange(target, dtype=torch.float64) + 0.5) * (source / target) - 0.5
     corner = position.floor()
     matrix = torch.zeros(target, source, dtype=torch.float64)
@@ -260,5 +268,6 @@ def _catmull_rom(source: int, target: int, like: Tensor) -> Tensor:
 def _check_depth(depth: Tensor, valid: Tensor) -> None:
     if depth.ndim != 4 or depth.shape[1] != 1 or valid.shape != depth.shape or valid.dtype != torch.bool:
         raise ValueError(
-            f"depth is [N,1,H,W] and valid a bool of the same shape, got {tuple(depth.shape)} and {tuple(valid.shape)} {valid.dtype}"
+            f"depth is [N,1,H,W] and valid a bool of the same shape, got {tuple(depth.shape)} and "
+            f"{tuple(valid.shape)} {valid.dtype}"
         )

@@ -1,8 +1,8 @@
 """Completing the pseudo-views: the generator's own render fills what the input view does not see.
 
-The seam is treated twice: input texels fade out over a feather inside the visible region (its border texels are the least
-certain), and the render's colours are shifted towards the photo's, strongest at the seam, so that a difference in exposure or skin
-tone leaves no contour on the face.
+The seam is treated twice: input texels fade out over a feather inside the visible region (its border texels
+are the least certain), and the render's colours are shifted towards the photo's, strongest at the seam, so
+that a difference in exposure or skin tone leaves no contour on the face.
 """
 
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 from pmv.masks import SOLID, feather
 
 _LIMIT = 0.3
-"""Largest colour shift (images are in [-1,1]): beyond it the two sides are different materials, not one in another light."""
+"""Largest colour shift (images are in [-1,1]): beyond it the two sides are different materials, not one in
+another light."""
 _COARSEST = 8
 _SWEEPS = 24
 
@@ -23,7 +24,8 @@ def blend_weights(visible: Tensor, edit: Tensor, feather_width: float) -> Tensor
 
     Args:
         visible: [P,1,S,S], visible where > 0.5.
-        edit: [P,1,S,S] warped edit mask in [0,1]: an edit keeps its full weight up to the border of the visible region.
+        edit: [P,1,S,S] warped edit mask in [0,1]: an edit keeps its full weight up to the border of the
+            visible region.
         feather_width: fraction of the image width.
 
     Returns:
@@ -45,15 +47,13 @@ def blend(warped: Tensor, render: Tensor, weights: Tensor, shift: Tensor | None 
     return (weights * texels + (1 - weights) * fill).clamp(-1.0, 1.0)
 
 
-def colour_shift(
-    warped: Tensor, render: Tensor, known: Tensor, domain: Tensor, blur: float, reach: float
-) -> Tensor:
+def colour_shift(warped: Tensor, render: Tensor, known: Tensor, domain: Tensor, blur: float, reach: float) -> Tensor:
     """Smooth colour offset that joins the render to the photo's texels at the seam and fades away from it.
 
-    Inside the known region the offset is the low-frequency part of `warped − render`. From there it is continued by the screened
-    Laplace equation Δu = u / reach² (a membrane tied to a zero plane: it decays like exp(−distance / reach)), with no flow across
-    the border of the domain, so that the colour of the hair does not leak through the background. Solved by Jacobi sweeps from
-    coarse to fine.
+    Inside the known region the offset is the low-frequency part of `warped − render`. From there it is
+    continued by the screened Laplace equation Δu = u / reach² (a membrane tied to a zero plane: it decays
+    like exp(−distance / reach)), with no flow across the border of the domain, so that the colour of the hair
+    does not leak through the background. Solved by Jacobi sweeps from coarse to fine.
 
     Args:
         warped, render: [P,3,S,S].

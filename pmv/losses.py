@@ -1,4 +1,5 @@
-"""Losses as pure functions: one value for each image of the batch, so that the caller weights views by their confidence.
+"""Losses as pure functions: one value for each image of the batch, so that the caller weights views by their
+confidence.
 
 The perceptual distance is in `pmv/perceptual.py`.
 """
@@ -17,7 +18,12 @@ def masked_mean(value: Tensor, mask: Tensor | None = None) -> Tensor:
     """
     if mask is None:
         return value.mean((1, 2, 3))
-    if mask.ndim != 4 or mask.shape[1] != 1 or mask.shape[-2:] != value.shape[-2:] or mask.shape[0] not in (1, len(value)):
+    if (
+        mask.ndim != 4
+        or mask.shape[1] != 1
+        or mask.shape[-2:] != value.shape[-2:]
+        or mask.shape[0] not in (1, len(value))
+    ):
         raise ValueError(f"the mask of values {tuple(value.shape)} is [N,1,H,W], got {tuple(mask.shape)}")
     total = mask.sum((1, 2, 3)) * value.shape[1]
     return (value * mask).sum((1, 2, 3)) / torch.where(total > 0, total, torch.ones_like(total))
@@ -31,7 +37,8 @@ def masked_l2(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
 def depth_hold(depth: Tensor, reference: Tensor, mask: Tensor, scale: float) -> Tensor:
     """Holds geometry to a reference while texture is tuned: Huber loss of (d − d_ref) / scale inside a mask.
 
-    Quadratic below `scale`, linear above it, so that a few pixels that jump across a silhouette do not rule the loss.
+    Quadratic below `scale`, linear above it, so that a few pixels that jump across a silhouette do not rule
+    the loss.
 
     Args:
         depth, reference: z-depth [N,1,D,D].
@@ -52,7 +59,8 @@ def alpha_hold(alpha: Tensor, reference: Tensor) -> Tensor:
 
 
 def noise_regulariser(noise: Iterable[Tensor]) -> Tensor:
-    """Keeps noise maps white, so that they cannot hide the picture (StyleGAN2, arXiv 1912.04958, appendix D): a scalar.
+    """Keeps noise maps white, so that they cannot hide the picture (StyleGAN2, arXiv 1912.04958, appendix D):
+    a scalar.
 
     Σ over maps and their pyramid levels (down to 8²) of E[n(x,y) n(x−1,y)]² + E[n(x,y) n(x,y−1)]².
 
@@ -74,8 +82,10 @@ def noise_regulariser(noise: Iterable[Tensor]) -> Tensor:
 
 
 def w_distance(w: Tensor) -> Tensor:
-    """How far a W+ latent has left W: mean squared distance of its rows to their mean, [N,num_ws,w_dim] → [N].
+    """How far a W+ latent has left W: mean squared distance of its rows to their mean, [N,num_ws,w_dim] →
+    [N].
 
-    e4e (arXiv 2102.02766) calls it the delta regulariser: latents near W keep the generator's prior on unseen sides.
+    e4e (arXiv 2102.02766) calls it the delta regulariser: latents near W keep the generator's prior on unseen
+    sides.
     """
     return (w - w.mean(1, keepdim=True)).square().mean((1, 2))

@@ -1,4 +1,5 @@
-"""Distances, erosion and feathers of masks. Widths are fractions of the image width, so that one config serves every resolution."""
+"""Distances, erosion and feathers of masks. Widths are fractions of the image width, so that one config
+serves every resolution."""
 
 import cv2
 import numpy as np
@@ -18,7 +19,8 @@ def inside_distance(mask: Tensor) -> Tensor:
         mask: [N,1,H,W], inside where > 0.5.
 
     Returns:
-        [N,1,H,W] float32 distances in pixels; 0 outside the mask, H + W everywhere where a mask has no outside.
+        [N,1,H,W] float32 distances in pixels; 0 outside the mask, H + W everywhere where a mask has no
+        outside.
     """
     _check_mask(mask)
     inside = (mask.detach() > SOLID)[:, 0].cpu().numpy().astype(np.uint8)
@@ -46,7 +48,8 @@ def erode(mask: Tensor, fraction: float) -> Tensor:
     if fraction <= 0:
         _check_mask(mask)
         return (mask > SOLID).float()
-    # the nearest outside pixel of an outline pixel is 1 away: distance d is d − 1 whole pixels from the outline
+    # the nearest outside pixel of an outline pixel is 1 away: distance d is d − 1 whole pixels from the
+    # outline
     return (inside_distance(mask) > fraction * mask.shape[-1]).float()
 
 
@@ -60,7 +63,8 @@ def dilate(mask: Tensor, fraction: float) -> Tensor:
 
 
 def smoothstep(x: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
-    """Cubic step 3t² − 2t³ from 0 at `low` to 1 at `high`, t = (x − low)/(high − low) clamped to [0,1]; element-wise.
+    """Cubic step 3t² − 2t³ from 0 at `low` to 1 at `high`, t = (x − low)/(high − low) clamped to [0,1];
+    element-wise.
 
     `high` < `low` gives a falling step.
     """

@@ -1,4 +1,5 @@
-"""Image metrics. Images are [N,3,H,W] in [-1,1], masks [N,1,H,W] in [0,1]; every metric gives one number an image."""
+"""Image metrics. Images are [N,3,H,W] in [-1,1], masks [N,1,H,W] in [0,1]; every metric gives one number an
+image."""
 
 import torch
 from kornia.metrics import ssim as ssim_map
@@ -27,7 +28,8 @@ def psnr(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def ssim(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Structural similarity (Wang et al. 2004; Gaussian window of 11 pixels, σ 1.5) averaged inside the mask: [N].
+    """Structural similarity (Wang et al. 2004; Gaussian window of 11 pixels, σ 1.5) averaged inside the mask:
+    [N].
 
     NaN where the mask is empty.
     """
@@ -54,7 +56,8 @@ def cross_view_consistency(
         tolerance: of the depth test, world units.
 
     Returns:
-        PSNR in dB [N] (NaN where nothing is co-visible) and the co-visible fraction of each view's surface [N].
+        PSNR in dB [N] (NaN where nothing is co-visible) and the co-visible fraction of each view's surface
+        [N].
     """
     size = image.shape[-1]
     valid, view_valid = alpha > SOLID, view_alphas > SOLID
@@ -62,7 +65,17 @@ def cross_view_consistency(
     everywhere = torch.ones_like(image[:, :1])
     edge = edge_step(camera, depth.shape[-1])
     confidence = visibility_confidence(
-        points, normals, view_cameras, camera, depth, valid, everywhere, edge, tolerance, _MAX_DEGREES, _MAX_DEGREES
+        points,
+        normals,
+        view_cameras,
+        camera,
+        depth,
+        valid,
+        everywhere,
+        edge,
+        tolerance,
+        _MAX_DEGREES,
+        _MAX_DEGREES,
     )
     mask = ((confidence > 0.5) & surface).to(image.dtype)
     warped, _ = inverse_warp(image, camera, view_cameras, view_depths, view_valid)

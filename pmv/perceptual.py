@@ -1,15 +1,17 @@
 """Perceptual distances by name: the package `lpips`, with its trained weights or with seeded random ones.
 
-The trained variants ("lpips-alex", "lpips-vgg", "lpips-squeeze") need backbone weights that torchvision downloads once. The
-"lpips-random-…" variants need no file: the same architecture, He-initialised from a fixed seed, all channels weighted alike
-(the package's heads are calibrated for trained channels and mean nothing on random ones). A random network still compares
-local structure at several scales rather than pixels, but it knows nothing of human judgement, and **its numbers are no LPIPS
-numbers**: wherever one is reported, it is reported under its full name.
+The trained variants ("lpips-alex", "lpips-vgg", "lpips-squeeze") need backbone weights that torchvision
+downloads once. The "lpips-random-…" variants need no file: the same architecture, He-initialised from a fixed
+seed, all channels weighted alike (the package's heads are calibrated for trained channels and mean nothing on
+random ones). A random network still compares local structure at several scales rather than pixels, but it
+knows nothing of human judgement, and **its numbers are no LPIPS numbers**: wherever one is reported, it is
+reported under its full name.
 """
 
 import math
 import warnings
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -31,18 +33,18 @@ _SMALLEST = 32
 
 
 class PerceptualLoss(nn.Module):
-    """Frozen perceptual distance; build it with `perceptual_loss`. `name` says which, for reports."""
+    """Frozen perceptual distance; build it with `load_perceptual`. `name` says which, for reports."""
 
-    def __init__(self, name: str, network: nn.Module):
+    def __init__(self, name: str, network: Any):
         super().__init__()
         self.name = name
-        self.network = network.eval().requires_grad_(False)
+        self.network: Any = network.eval().requires_grad_(False)
 
     def forward(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
         """Distance of images [N,3,H,W] in [-1,1] (at least 32 pixels a side): [N].
 
-        With a mask [N,1,H,W] in [0,1] the distance map is averaged inside it. The features themselves still see a surrounding of
-        some pixels, so content just outside the mask has a little influence.
+        With a mask [N,1,H,W] in [0,1] the distance map is averaged inside it. The features themselves still
+        see a surrounding of some pixels, so content just outside the mask has a little influence.
         """
         if min(a.shape[-2:]) < _SMALLEST:
             raise ValueError(f"{self.name} needs images of at least {_SMALLEST} pixels, got {tuple(a.shape)}")
@@ -50,8 +52,9 @@ class PerceptualLoss(nn.Module):
         return masked_mean(self.network(a, b), mask)
 
 
-def perceptual_loss(name: str, device: torch.device | str = "cpu") -> PerceptualLoss:
-    """The perceptual distance called `name` (one of `NAMES`), frozen, on a device. The global random state is left alone.
+def load_perceptual(name: str, device: torch.device | str = "cpu") -> PerceptualLoss:
+    """The perceptual distance called `name` (one of `NAMES`), frozen, on a device. The global random state is
+    left alone.
 
     Raises:
         PmvError: unknown name.
@@ -65,13 +68,14 @@ def perceptual_loss(name: str, device: torch.device | str = "cpu") -> Perceptual
 
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torchvision's deprecation of `pretrained`, which lpips still says
+            # torchvision deprecates the argument `pretrained`, which lpips still uses
+            warnings.simplefilter("ignore")
             network = LPIPS(net=net, pnet_rand=random, lpips=not random, verbose=False)
     except (URLError, OSError, RuntimeError) as error:
         file = Path(torch.hub.get_dir()) / "checkpoints" / BACKBONES[net]
         raise AssetsError(
-            f"{name} needs torchvision's weights at {file}, which could not be read or downloaded: put the file there, or choose "
-            f"lpips-random-{net}"
+            f"{name} needs torchvision's weights at {file}, which could not be read or downloaded: put the file "
+            f"there, or choose lpips-random-{net}"
         ) from error
     if random:
         _initialise(network)
@@ -79,7 +83,8 @@ def perceptual_loss(name: str, device: torch.device | str = "cpu") -> Perceptual
 
 
 def _initialise(network: nn.Module) -> None:
-    """He initialisation from the fixed seed. torchvision's own default lets biases outgrow the signal in the deep layers."""
+    """He initialisation from the fixed seed. torchvision's own default lets biases outgrow the signal in the
+    deep layers."""
     generator = torch.Generator().manual_seed(_SEED)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):

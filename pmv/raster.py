@@ -1,11 +1,13 @@
-"""Rasterising triangle meshes: one interface, a torch twin that runs anywhere and nvdiffrast where CUDA has it.
+"""Rasterising triangle meshes: one interface, a torch twin that runs anywhere and nvdiffrast where CUDA has
+it.
 
-A backend only decides *which face* each pixel sees. Barycentric coordinates and depth are then computed here from that
-index, the same for all backends, and differentiably with respect to the vertices (the visibility itself is piecewise constant
-and carries no gradient).
+A backend only decides *which face* each pixel sees. Barycentric coordinates and depth are then computed here
+from that index, the same for all backends, and differentiably with respect to the vertices (the visibility
+itself is piecewise constant and carries no gradient).
 
-Conventions: a pixel is seen through its centre, (i + ½)/W; row 0 is the top; z-depth in world units; both sides of a face
-are seen; a face with a corner at or behind the camera plane is not drawn (there is no clipping).
+Conventions: a pixel is seen through its centre, (i + ½)/W; row 0 is the top; z-depth in world units; both
+sides of a face are seen; a face with a corner at or behind the camera plane is not drawn (there is no
+clipping).
 """
 
 from typing import NamedTuple
@@ -25,7 +27,8 @@ _SLACK = 1e-5  # barycentric slack, so that rounding leaves no cracks along shar
 class Fragments(NamedTuple):
     """What each pixel of N views sees.
 
-    face_index: int64 [N,H,W], −1 where empty. barycentric: [N,H,W,3], perspective-correct weights of the face's corners.
+    face_index: int64 [N,H,W], −1 where empty. barycentric: [N,H,W,3], perspective-correct weights of the
+        face's corners.
     depth: [N,H,W] z-depth. Both are 0 where empty.
     """
 
@@ -44,19 +47,24 @@ def rasterize(
         faces: [F,3] integer.
         camera: N cameras.
         height, width: pixels.
-        backend: "torch"; "nvdiffrast" (CUDA); "auto" takes nvdiffrast where it can be imported and the vertices are on CUDA.
+        backend: "torch"; "nvdiffrast" (CUDA); "auto" takes nvdiffrast where it can be imported and the
+            vertices are on CUDA.
 
     Raises:
         PmvError: nvdiffrast was asked for by name and cannot be used.
     """
     if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
-        raise ValueError(f"a mesh is vertices [V,3] and faces [F,3], got {tuple(vertices.shape)} and {tuple(faces.shape)}")
+        raise ValueError(
+            f"a mesh is vertices [V,3] and faces [F,3], got {tuple(vertices.shape)} and {tuple(faces.shape)}"
+        )
     if backend not in BACKENDS:
         raise PmvError(f"unknown rasteriser {backend!r}: choose one of {', '.join(BACKENDS)}")
     faces = faces.long()
     uv, z = camera.project(vertices.expand(len(camera), -1, -1))
     pixels = uv * uv.new_tensor([width, height])  # pixel i covers [i, i + 1]
-    use_nvdiffrast = backend == "nvdiffrast" or (backend == "auto" and vertices.is_cuda and _import_nvdiffrast() is not None)
+    use_nvdiffrast = backend == "nvdiffrast" or (
+        backend == "auto" and vertices.is_cuda and _import_nvdiffrast() is not None
+    )
     with torch.no_grad():
         if use_nvdiffrast:
             views = [_nvdiffrast_faces(p, d, faces, height, width) for p, d in zip(uv, z)]
@@ -67,7 +75,8 @@ def rasterize(
 
 
 def interpolate(attributes: Tensor, fragments: Fragments, faces: Tensor) -> Tensor:
-    """Vertex attributes at each pixel: [V,C] → [N,H,W,C], 0 where empty. Differentiable in attributes and barycentrics."""
+    """Vertex attributes at each pixel: [V,C] → [N,H,W,C], 0 where empty. Differentiable in attributes and
+    barycentrics."""
     if attributes.ndim != 2:
         raise ValueError(f"attributes are [V,C], got {tuple(attributes.shape)}")
     seen = fragments.face_index >= 0
@@ -111,8 +120,9 @@ def _edge_weights(corner: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
 def _torch_faces(pixels: Tensor, z: Tensor, faces: Tensor, height: int, width: int) -> Tensor:
     """Face index [H,W] of one view, from pixels [V,2] and z [V].
 
-    Every (pixel, face) pair of every face's bounding box is a candidate; candidates inside their face compete for the pixel by
-    scatter-min of depth, and at equal depth by the lower face index, so that the result is deterministic.
+    Every (pixel, face) pair of every face's bounding box is a candidate; candidates inside their face compete
+    for the pixel by scatter-min of depth, and at equal depth by the lower face index, so that the result is
+    deterministic.
     """
     corner = pixels[faces]
     low = (corner.amin(1) - 0.5).ceil()
@@ -166,21 +176,28 @@ def _nvdiffrast_faces(uv: Tensor, z: Tensor, faces: Tensor, height: int, width: 
     dr = _import_nvdiffrast()
     if dr is None:
         raise PmvError(
-            "the rasteriser nvdiffrast is not installed: pip install git+https://github.com/NVlabs/nvdiffrast, or choose the backend torch"
+            "the rasteriser nvdiffrast is not installed: pip install git+https://github.com/NVlabs/nvdiffrast, "
+            "or choose the backend torch"
         )
     if not uv.is_cuda:
-        raise PmvError("the rasteriser nvdiffrast needs CUDA tensors: run with --device cuda, or choose the backend torch")
+        raise PmvError(
+            "the rasteriser nvdiffrast needs CUDA tensors: run with --device cuda, or choose the backend torch"
+        )
     # nvdiffrast clips faces that cross the camera plane; the twin does not draw them, and both must agree
     drawn = (z[faces] > _BEHIND).all(1).nonzero()[:, 0]
     if not len(drawn):
         return faces.new_full((height, width), -1)
     used = z[faces[drawn]]
     near, far = 0.5 * used.min(), 2.0 * used.max()
-    # OpenGL clip space with w = z; nvdiffrast's row 0 is the bottom (y = −1), ours is the top (v = 0), so y needs no flip
+    # OpenGL clip space with w = z; nvdiffrast's row 0 is the bottom (y = −1), ours is the top (v = 0), so y
+    # needs no flip
     clip_z = z * (far + near) / (far - near) - 2 * far * near / (far - near)
     clip = torch.cat([(2 * uv - 1) * z[:, None], clip_z[:, None], z[:, None]], -1).float().contiguous()
     raster, _ = dr.rasterize(
-        dr.RasterizeCudaContext(uv.device), clip[None], faces[drawn].int().contiguous(), resolution=[height, width]
+        dr.RasterizeCudaContext(uv.device),
+        clip[None],
+        faces[drawn].int().contiguous(),
+        resolution=[height, width],
     )
     hit = raster[0, ..., 3].long() - 1
     return torch.where(hit >= 0, drawn[hit.clamp(min=0)], hit)

@@ -1,9 +1,11 @@
-"""Which pixels of a pseudo-view show a surface that the input view sees as well (HFGI3D, arXiv 2211.15662, §3.2).
+"""Which pixels of a pseudo-view show a surface that the input view sees as well (HFGI3D, arXiv 2211.15662,
+§3.2).
 
-HFGI3D turns the input view's depth into points and tests them against the pseudo-view's z-buffer. Here the test runs in both
-directions, because either depth map alone is a volume renderer's soft estimate: the pseudo-view's surface must be where the
-input view sees its own, **and** the input view's surface, drawn into the pseudo-view, must be where the pseudo-view sees it.
-Texels seen at a grazing angle are cut too: a depth error moves them the furthest.
+HFGI3D turns the input view's depth into points and tests them against the pseudo-view's z-buffer. Here the
+test runs in both directions, because either depth map alone is a volume renderer's soft estimate: the pseudo-
+view's surface must be where the input view sees its own, **and** the input view's surface, drawn into the
+pseudo-view, must be where the pseudo-view sees it. Texels seen at a grazing angle are cut too: a depth error
+moves them the furthest.
 """
 
 import math
@@ -21,7 +23,8 @@ _FADE_DEGREES = 5.0
 
 
 def depth_agreement(difference: Tensor, tolerance: float) -> Tensor:
-    """How well two depths agree: 1 up to half the tolerance, ½ at it, 0 from one and a half times it; element-wise, C¹.
+    """How well two depths agree: 1 up to half the tolerance, ½ at it, 0 from one and a half times it;
+    element-wise, C¹.
 
     Args:
         difference: of two z-depths, world units.
@@ -31,7 +34,8 @@ def depth_agreement(difference: Tensor, tolerance: float) -> Tensor:
 
 
 def facing(points: Tensor, normals: Tensor, position: Tensor, max_degrees: float) -> Tensor:
-    """How squarely a camera sees a surface: 1 up to `max_degrees` − 5° between normal and viewing ray, ½ at it, 0 from + 5°.
+    """How squarely a camera sees a surface: 1 up to `max_degrees` − 5° between normal and viewing ray, ½ at
+    it, 0 from + 5°.
 
     The step is taken in the cosine, so that it is differentiable at 0°.
 
@@ -55,8 +59,8 @@ def trusted_texels(
 ) -> Tensor:
     """The input view's texels that may be painted onto a pseudo-view.
 
-    They lie inside the photo's foreground and the rendered surface, away from the outline of both, and away from depth
-    discontinuities, where a small error of the geometry paints one surface's colour onto another.
+    They lie inside the photo's foreground and the rendered surface, away from the outline of both, and away
+    from depth discontinuities, where a small error of the geometry paints one surface's colour onto another.
 
     Args:
         foreground: [1,1,S,S] of the photo.
@@ -75,14 +79,22 @@ def trusted_texels(
     if edge_erode <= 0:
         return inside
     # the outline is not a discontinuity here: it has its own width
-    breaks = depth_edges(torch.where(solid, depth, depth[solid].mean() if solid.any() else depth), torch.ones_like(solid), edge)
+    breaks = depth_edges(
+        torch.where(solid, depth, depth[solid].mean() if solid.any() else depth), torch.ones_like(solid), edge
+    )
     breaks = (breaks & solid).float()
     breaks = F.interpolate(dilate(breaks, edge_erode), size, mode="bilinear", align_corners=False)
     return inside * (breaks <= SOLID)
 
 
 def mutual_depth(
-    camera: Camera, depth: Tensor, valid: Tensor, pseudo_cameras: Camera, size: int, edge: float, backend: str = "auto"
+    camera: Camera,
+    depth: Tensor,
+    valid: Tensor,
+    pseudo_cameras: Camera,
+    size: int,
+    edge: float,
+    backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """The input view's surface as the pseudo-views see it.
 
@@ -117,9 +129,9 @@ def visibility_confidence(
 ) -> Tensor:
     """Soft visibility in the input view of what each pseudo-view pixel shows.
 
-    Product of the depth test in the input view (`depth_agreement`), the grazing-angle cuts of both views (`facing`) and the
-    input's trusted texels. Differentiable with respect to the points, normals and the input's depth; the test of `mutual_depth`
-    is another `depth_agreement` that the caller multiplies in.
+    Product of the depth test in the input view (`depth_agreement`), the grazing-angle cuts of both views
+    (`facing`) and the input's trusted texels. Differentiable with respect to the points, normals and the
+    input's depth; the test of `mutual_depth` is another `depth_agreement` that the caller multiplies in.
 
     Args:
         points: [P,H,W,3] world points of the pseudo-views' pixels.
@@ -129,7 +141,8 @@ def visibility_confidence(
         trusted: [1,1,S,S], from `trusted_texels`.
         edge: relative depth step of `input_depth`.
         tolerance: world units.
-        max_degrees, view_max_degrees: largest angle between normal and viewing ray, of the input view and of the pseudo-view.
+        max_degrees, view_max_degrees: largest angle between normal and viewing ray, of the input view and of
+            the pseudo-view.
 
     Returns:
         [P,1,H,W] in [0,1]; visible from one half on.
@@ -147,6 +160,7 @@ def visibility_confidence(
 
 
 def view_confidence(camera: Camera, pseudo_cameras: Camera, falloff_degrees: float) -> Tensor:
-    """How far to trust each pseudo-view: exp(−½ (angle / falloff)²) of the angle between its axis and the input view's: [P] in (0,1]."""
+    """How far to trust each pseudo-view: exp(−½ (angle / falloff)²) of the angle between its axis and the
+    input view's: [P] in (0,1]."""
     angle = pseudo_cameras.angle_to(camera)
     return torch.exp(-0.5 * (angle / math.radians(falloff_degrees)) ** 2)

@@ -1,8 +1,9 @@
 """Inverse warping: the input photo's own texels, seen from a pseudo-view.
 
-Each pseudo-view pixel is unprojected with the pseudo-view's depth, projected into the input view, and takes the photo's colour
-there (HFGI3D splats points forward instead, which leaves holes and blurs). The geometry may be coarser than the photo: depth is
-first made as fine as the image, so that texels are sampled at full resolution.
+Each pseudo-view pixel is unprojected with the pseudo-view's depth, projected into the input view, and takes
+the photo's colour there (HFGI3D splats points forward instead, which leaves holes and blurs). The geometry
+may be coarser than the photo: depth is first made as fine as the image, so that texels are sampled at full
+resolution.
 """
 
 import torch
@@ -32,7 +33,11 @@ def sample_image(image: Tensor, uv: Tensor) -> Tensor:
     # one image for all views: stack the views along the rows instead of copying the image
     n, height, width, _ = uv.shape
     tall = F.grid_sample(
-        image, grid.reshape(1, n * height, width, 2), mode="bicubic", padding_mode="border", align_corners=False
+        image,
+        grid.reshape(1, n * height, width, 2),
+        mode="bicubic",
+        padding_mode="border",
+        align_corners=False,
     )
     return tall.reshape(-1, n, height, width).transpose(0, 1)
 
@@ -47,16 +52,17 @@ def inverse_warp(
 ) -> tuple[Tensor, Tensor]:
     """Paints an image onto the surfaces that other views see.
 
-    Nothing is hidden here: a pixel whose surface the input view does not see gets the colour of what stands in front of it.
-    Multiply by a visible mask (`pmv.visibility`). Differentiable in `image` and `view_depths`.
+    Nothing is hidden here: a pixel whose surface the input view does not see gets the colour of what stands
+    in front of it. Multiply by a visible mask (`pmv.visibility`). Differentiable in `image` and
+    `view_depths`.
 
     Args:
         image: [1,C,S,S]; view_depths and results are resampled to its size.
         camera: of the image.
         view_cameras: P cameras.
         view_depths: [P,1,D,D] z-depth; view_valid: bool [P,1,D,D].
-        antialias: average 2×2 samples where a pixel covers more than one texel (surfaces that turn away from the view but
-            face the input), and a plain bicubic sample, which is sharper, everywhere else.
+        antialias: average 2×2 samples where a pixel covers more than one texel (surfaces that turn away from
+            the view but face the input), and a plain bicubic sample, which is sharper, everywhere else.
 
     Returns:
         colours [P,C,S,S] (0 where there is no surface) and surface, bool [P,1,S,S].
@@ -82,7 +88,8 @@ def inverse_warp(
 
 
 def texels_per_pixel(uv: Tensor, height: int, width: int) -> Tensor:
-    """The longer side of each pixel's footprint in an image of height × width texels: uv [N,H,W,2] → [N,1,H,W]."""
+    """The longer side of each pixel's footprint in an image of height × width texels: uv [N,H,W,2] →
+    [N,1,H,W]."""
     position = (uv * uv.new_tensor([width, height])).permute(0, 3, 1, 2)
     dx = F.pad(position[..., 1:] - position[..., :-1], (0, 1, 0, 0), mode="replicate")
     dy = F.pad(position[..., 1:, :] - position[..., :-1, :], (0, 0, 0, 1), mode="replicate")

@@ -1,4 +1,5 @@
-"""Stage 06: where the occluded parts get filled, with the generator's own render (HFGI3D §3.3; see `pmv.inpainting`)."""
+"""Stage 06: where the occluded parts get filled, with the generator's own render (HFGI3D §3.3; see
+`pmv.inpainting`)."""
 
 from dataclasses import dataclass
 
@@ -12,7 +13,8 @@ from stages.context import Context
 
 @dataclass(frozen=True)
 class InpaintInputs:
-    """warped_views, view_renders [P,3,S,S]; visible_masks, warped_edit_masks [P,1,S,S]; view_alphas [P,1,D,D]."""
+    """warped_views, view_renders [P,3,S,S]; visible_masks, warped_edit_masks [P,1,S,S]; view_alphas
+    [P,1,D,D]."""
 
     warped_views: Tensor
     visible_masks: Tensor
@@ -23,14 +25,23 @@ class InpaintInputs:
 
 @dataclass(frozen=True)
 class InpaintConfig:
+    """Knobs of the inpaint stage.
+
+    Attributes:
+        feather: width over which the photo's texels fade out inside the visible region's border, as a
+            fraction of the image width.
+        harmonize: shift the render's colours towards the photo's at the seam; off: the render as it is, as
+            HFGI3D does.
+        harmonize_blur: sigma of the low-pass that makes the colour shift, as a fraction of the image width:
+            finer detail is not carried over.
+        harmonize_reach: distance from the seam at which the colour shift has fallen to 1/e, as a fraction of
+            the image width.
+    """
+
     feather: float = 0.02
-    """Width over which the photo's texels fade out inside the visible region's border, as a fraction of the image width."""
     harmonize: bool = True
-    """Shift the render's colours towards the photo's at the seam; off: the render as it is, as HFGI3D does."""
     harmonize_blur: float = 0.02
-    """Sigma of the low-pass that makes the colour shift, as a fraction of the image width: finer detail is not carried over."""
     harmonize_reach: float = 0.08
-    """Distance from the seam at which the colour shift has fallen to 1/e, as a fraction of the image width."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Stage 04: which pixels of every pseudo-view show a surface that the input view sees (HFGI3D §3.2; see `pmv.visibility`)."""
+"""Stage 04: which pixels of every pseudo-view show a surface that the input view sees (HFGI3D §3.2; see
+`pmv.visibility`)."""
 
 from dataclasses import dataclass
 
@@ -20,7 +21,8 @@ from stages.context import Context
 
 @dataclass(frozen=True)
 class VisibilityInputs:
-    """camera: 1, pseudo_cameras: P; input_depth, input_alpha [1,1,D,D]; view_depths, view_alphas [P,1,D,D]; foreground [1,1,S,S]."""
+    """camera: 1, pseudo_cameras: P; input_depth, input_alpha [1,1,D,D]; view_depths, view_alphas [P,1,D,D];
+    foreground [1,1,S,S]."""
 
     camera: Camera
     pseudo_cameras: Camera
@@ -33,22 +35,33 @@ class VisibilityInputs:
 
 @dataclass(frozen=True)
 class VisibilityConfig:
+    """Knobs of the visibility stage.
+
+    Attributes:
+        tolerance: largest difference of two depths of one surface, as a fraction of the generator's box.
+        mutual: also draw the input view's surface into the pseudo-view and compare there; off: test in the
+            input view only, as HFGI3D does.
+        max_angle: degrees between surface normal and the input view's ray beyond which texels are too
+            stretched to use; 90 switches it off.
+        view_max_angle: the same for the pseudo-view's ray.
+        silhouette_erode: width removed along the input view's silhouette, as a fraction of the image width
+            (HFGI3D: 51 px kernel at 512², 0.05).
+        edge_erode: width removed on both sides of depth discontinuities in the input view, as a fraction of
+            the image width.
+        mask_erode: width removed along each visible mask's outline, as a fraction of the image width (HFGI3D:
+            3 px at 512²).
+        confidence_angle: degrees from the input view at which a pseudo-view's confidence has fallen to
+            exp(−½) = 0.61 (Gaussian).
+    """
+
     tolerance: float = 0.012
-    """Largest difference of two depths of one surface, as a fraction of the generator's box."""
     mutual: bool = True
-    """Also draw the input view's surface into the pseudo-view and compare there; off: test in the input view only, as HFGI3D does."""
     max_angle: float = 70.0
-    """Degrees between surface normal and the input view's ray beyond which texels are too stretched to use; 90 switches it off."""
     view_max_angle: float = 80.0
-    """The same for the pseudo-view's ray."""
     silhouette_erode: float = 0.012
-    """Width removed along the input view's silhouette, as a fraction of the image width (HFGI3D: 51 px kernel at 512², 0.05)."""
     edge_erode: float = 0.006
-    """Width removed on both sides of depth discontinuities in the input view, as a fraction of the image width."""
     mask_erode: float = 0.006
-    """Width removed along each visible mask's outline, as a fraction of the image width (HFGI3D: 3 px at 512²)."""
     confidence_angle: float = 40.0
-    """Degrees from the input view at which a pseudo-view's confidence has fallen to exp(−½) = 0.61 (Gaussian)."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,12 @@ def run(inputs: VisibilityInputs, config: VisibilityConfig, context: Context) ->
     edge = edge_step(inputs.camera, depth_size)
     input_valid = inputs.input_alpha > SOLID
     trusted = trusted_texels(
-        inputs.foreground, inputs.input_depth, inputs.input_alpha, edge, config.silhouette_erode, config.edge_erode
+        inputs.foreground,
+        inputs.input_depth,
+        inputs.input_alpha,
+        edge,
+        config.silhouette_erode,
+        config.edge_erode,
     )
     context.preview("trusted_texels", trusted)
     masks = []

@@ -13,8 +13,8 @@ from stages.context import Context
 
 @dataclass(frozen=True)
 class WarpInputs:
-    """image [1,3,S,S] with the edit; edit_mask [1,1,S,S]; camera: 1, pseudo_cameras: P; view_depths, view_alphas [P,1,D,D];
-    visible_masks [P,1,S,S]."""
+    """image [1,3,S,S] with the edit; edit_mask [1,1,S,S]; camera: 1, pseudo_cameras: P; view_depths,
+    view_alphas [P,1,D,D]; visible_masks [P,1,S,S]."""
 
     image: Tensor
     edit_mask: Tensor
@@ -27,8 +27,14 @@ class WarpInputs:
 
 @dataclass(frozen=True)
 class WarpConfig:
+    """Knobs of the warp stage.
+
+    Attributes:
+        antialias: average 2×2 samples where one pseudo-view pixel covers several texels of the photo; off:
+            plain bicubic everywhere.
+    """
+
     antialias: bool = True
-    """Average 2×2 samples where one pseudo-view pixel covers several texels of the photo; off: plain bicubic everywhere."""
 
 
 @dataclass(frozen=True)

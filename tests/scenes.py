@@ -15,7 +15,8 @@ def texture(points: Tensor) -> Tensor:
 def sphere_view(
     camera: Camera, size: int, radius: float = 0.2, centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A textured sphere before grey: image [N,3,S,S], z-depth [N,1,S,S] (0 where empty), alpha [N,1,S,S] 0 or 1."""
+    """A textured sphere before grey: image [N,3,S,S], z-depth [N,1,S,S] (0 where empty), alpha [N,1,S,S] 0 or
+    1."""
     origins, directions = camera.rays(size)
     offset = origins - origins.new_tensor(centre)
     a, b = (directions**2).sum(-1), (directions * offset).sum(-1)
@@ -26,7 +27,8 @@ def sphere_view(
 
 
 def steps_view(camera: Camera, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A small square (|x|, |y| < 0.06 at z = 0.1) before a large plane (z = -0.1) that fills the picture; as `sphere_view`."""
+    """A small square (|x|, |y| < 0.06 at z = 0.1) before a large plane (z = -0.1) that fills the picture; as
+    `sphere_view`."""
     origins, directions = camera.rays(size)
     near = (0.1 - origins[..., 2]) / directions[..., 2]
     on_square = (origins + near[..., None] * directions)[..., :2].abs().amax(-1) < 0.06

@@ -1,0 +1,204 @@
+"""Stage 08: numbers and pictures that say how good the inversion is."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pmv.camera import Camera
+from pmv.generators.base import Generator, Render
+from pmv.images import to_uint8
+from pmv.mesh import extract_mesh, vertex_colours
+from pmv.metrics import cross_view_consistency, psnr, ssim
+from pmv.sheets import tile
+from stages.context import Context
+
+_SHEET_YAWS = (-30.0, 0.0, 30.0)
+_MESH_VIEWS = 8
+
+
+@dataclass(frozen=True)
+class EvaluateInputs:
+    """image [1,3,S,S] with the edit; foreground, edit_mask [1,1,S,S]; camera: 1; pivot_w [1,num_ws,w_dim]; noise,
+    tuned_state: tensors by name; pseudo_cameras: P; pseudo_views, warped_views [P,3,S,S]; blend_masks, visible_masks
+    [P,1,S,S]; input_render [1,3,S,S], the coarse generator's input view."""
+
+    image: Tensor
+    foreground: Tensor
+    edit_mask: Tensor
+    camera: Camera
+    pivot_w: Tensor
+    noise: dict[str, Tensor]
+    tuned_state: dict[str, Tensor]
+    pseudo_cameras: Camera
+    pseudo_views: Tensor
+    blend_masks: Tensor
+    warped_views: Tensor
+    visible_masks: Tensor
+    input_render: Tensor
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Knobs of the evaluate stage.
+
+    Attributes:
+        frames: frames of the turntable video; 0 makes none.
+        fps: frames per second of the video.
+        turntable_yaw: degrees to each side that the turntable swings; a generator trained from all sides
+            turns through 360° instead.
+        turntable_pitch: degrees up and down that the turntable sways once in a turn.
+        consistency_angle: degrees to each side of the input view at which cross-view consistency is measured.
+        tolerance: of the depth test in cross-view consistency, as a fraction of the generator's box.
+        mesh_resolution: density samples along each side of the mesh's grid; 0 makes no mesh.
+        mesh_level: raw density of the mesh's surface (EG3D's own value).
+    """
+
+    frames: int = 72
+    fps: int = 24
+    turntable_yaw: float = 40.0
+    turntable_pitch: float = 8.0
+    consistency_angle: float = 20.0
+    tolerance: float = 0.012
+    mesh_resolution: int = 128
+    mesh_level: float = 10.0
+
+
+@dataclass(frozen=True)
+class EvaluateOutputs:
+    """metrics: numbers by name.
+
+    `pivot_…`, `coarse_…`, `tuned_…`: fidelity of the input view's foreground, as PSNR in dB, SSIM, and the perceptual
+    distance under its name (pivot and coarse without the edit, which they never saw). `edit_psnr`: the edit alone.
+    `views_psnr`: the tuned generator against the pseudo-views, where these hold the photo's texels.
+    `consistency_psnr`: the photo painted onto the tuned geometry against the tuned render, beside the input view;
+    `consistency_covisible`: the fraction of surface compared. What cannot be measured is absent.
+    """
+
+    metrics: dict[str, float]
+
+
+@torch.no_grad()
+def run(inputs: EvaluateInputs, config: EvaluateConfig, context: Context) -> EvaluateOutputs:
+    """See the dataclasses for shapes and units."""
+    spec = context.generator.spec
+    tuned = copy.deepcopy(context.generator)
+    tuned.load_state_dict(inputs.tuned_state, strict=False)
+    planes = tuned.planes(inputs.pivot_w, inputs.noise)
+    count = len(inputs.pseudo_cameras)
+
+    def render(camera: Camera) -> Render:
+        result = tuned.render(planes, inputs.pivot_w, camera)
+        bar.update(1)
+        return result
+
+    with context.progress(config.frames + count + len(_SHEET_YAWS) + 4, "evaluate") as bar:
+        front = render(inputs.camera)
+        pivot_planes = context.generator.planes(inputs.pivot_w, inputs.noise)
+        pivot = context.generator.render(pivot_planes, inputs.pivot_w, inputs.camera).image.clamp(-1, 1)
+        bar.update(1)
+        views = torch.cat([render(inputs.pseudo_cameras[i]).image for i in range(count)]).clamp(-1, 1)
+        beside = _beside(inputs.camera, spec, config.consistency_angle)
+        novel = [render(beside[i]) for i in range(2)]
+        consistency, covisible = cross_view_consistency(
+            inputs.image,
+            front.depth,
+            front.alpha,
+            inputs.camera,
+            torch.cat([v.image for v in novel]).clamp(-1, 1),
+            torch.cat([v.depth for v in novel]),
+            torch.cat([v.alpha for v in novel]),
+            beside,
+            config.tolerance * spec.box,
+        )
+        turns = [render(spec.orbit(math.radians(yaw), 0.0).to(context.device)).image for yaw in _SHEET_YAWS]
+        input_views = {"pivot": pivot, "coarse": inputs.input_render, "tuned": front.image.clamp(-1, 1)}
+        metrics = _fidelity(input_views, inputs, context)
+        metrics["views_psnr"] = psnr(views, inputs.pseudo_views, inputs.blend_masks).nanmean().item()
+        metrics["consistency_psnr"] = consistency.nanmean().item()
+        metrics["consistency_covisible"] = covisible.mean().item()
+        _sheet(inputs, input_views, turns, context)
+        cameras = turntable(spec, config).to(context.device)
+        frames = [render(cameras[i]).image for i in range(len(cameras))]
+        if frames:
+            context.video("turntable", np.concatenate([to_uint8(f) for f in frames]), config.fps)
+        _mesh(tuned, planes, frames, cameras, config, context)
+    return EvaluateOutputs({name: value for name, value in metrics.items() if math.isfinite(value)})
+
+
+def turntable(spec, config: EvaluateConfig) -> Camera:
+    """The video's cameras, a loop without a jump: one turn of 360° for a full head, else one swing to both sides."""
+    phase = torch.arange(config.frames) / max(config.frames, 1) * 2 * math.pi
+    yaw = phase if spec.full_head else math.radians(config.turntable_yaw) * phase.sin()
+    return spec.orbit(yaw, math.radians(config.turntable_pitch) * (2 * phase if spec.full_head else phase).sin())
+
+
+def _beside(camera: Camera, spec, degrees: float) -> Camera:
+    """Two cameras to the left and right of the input view, on its sphere around the pivot."""
+    yaw, pitch = camera.yaw_pitch(spec.pivot)
+    pivot = torch.tensor(spec.pivot).to(camera.position)
+    radius = (camera.position - pivot).norm(dim=1)
+    turn = math.radians(degrees) * torch.tensor([-1.0, 1.0]).to(yaw)
+    return Camera.orbit(yaw + turn, pitch.expand(2), radius, pivot, camera.intrinsics[:, 0, 0])
+
+
+def _fidelity(views: dict[str, Tensor], inputs: EvaluateInputs, context: Context) -> dict[str, float]:
+    """PSNR, SSIM and perceptual distance of input views in the foreground."""
+    perceptual = getattr(context.perceptual, "name", "perceptual")
+    metrics = {}
+    for name, view in views.items():
+        mask = inputs.foreground if name == "tuned" else inputs.foreground * (1 - inputs.edit_mask)
+        metrics[f"{name}_psnr"] = psnr(view, inputs.image, mask).item()
+        metrics[f"{name}_ssim"] = ssim(view, inputs.image, mask).item()
+        # the same content outside the mask on both sides, so that only the foreground is compared
+        metrics[f"{name}_{perceptual}"] = context.perceptual(view * mask, inputs.image * mask).item()
+    metrics["edit_psnr"] = psnr(views["tuned"], inputs.image, inputs.edit_mask).item()
+    return metrics
+
+
+def _sheet(inputs: EvaluateInputs, views: dict[str, Tensor], turns: list[Tensor], context: Context) -> None:
+    """The contact sheet: what went in, what every stage made of it, what came out."""
+    # the pseudo-view nearest to 30° from the input: near enough to show texels, far enough to show holes
+    angle = inputs.pseudo_cameras.angle_to(inputs.camera)
+    shown = int((angle - math.radians(30)).abs().argmin())
+    part = slice(shown, shown + 1)
+    pictures = {
+        "input": inputs.image,
+        "pivot": views["pivot"],
+        "coarse": views["coarse"],
+        "tuned": views["tuned"],
+        f"warped, {math.degrees(angle[shown]):.0f} deg": inputs.warped_views[part],
+        "visible": inputs.visible_masks[part],
+        "inpainted": inputs.pseudo_views[part],
+    } | {f"tuned, yaw {yaw:+.0f}": turn for yaw, turn in zip(_SHEET_YAWS, turns)}
+    sheet = tile([to_uint8(picture)[0] for picture in pictures.values()], list(pictures), columns=5)
+    context.preview("contact_sheet", torch.from_numpy(sheet.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1)
+
+
+def _mesh(
+    generator: Generator,
+    planes: Tensor,
+    frames: list[Tensor],
+    cameras: Camera,
+    config: EvaluateConfig,
+    context: Context,
+) -> None:
+    """The coloured mesh, where it is asked for and the density has a surface."""
+    if not config.mesh_resolution:
+        return
+    box = generator.spec.box
+    resolution = config.mesh_resolution
+    vertices, faces = extract_mesh(
+        lambda points: generator.density(points, planes)[0], box, resolution, config.mesh_level, context.device
+    )
+    if not len(faces):
+        return
+    colours = None
+    if frames:
+        chosen = [i * len(frames) // _MESH_VIEWS for i in range(_MESH_VIEWS)]
+        images, seen_from = torch.cat([frames[i] for i in chosen]), Camera.cat([cameras[i] for i in chosen])
+        colours = vertex_colours(vertices, faces, images, seen_from, 2 * box / resolution)
+    context.mesh("head", vertices, faces, colours)
