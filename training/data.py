@@ -1,0 +1,311 @@
+"""Multi-view sets of synthetic heads: rendered by parallel processes into one memory-mapped pack.
+
+A pack is a folder of .npy arrays that many processes write and one trainer reads while it grows: a head fills its
+slot, then
+raises its flag in `ready`. A process that dies loses only the head it was at; the pool starts it again.
+
+`python -m training.data --assets DIR --pack DIR --heads 1000` renders a pack and waits for it.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pmv.errors import InputError
+
+DEPTH_ORIGIN = 2.7
+"""Depths are kept as float16 offsets from this z-depth (the radius of the training cameras): 0.0005 units of rounding
+at most."""
+
+HELD_OUT_SEED = 90_000
+"""Seeds of identities from here on are never trained on."""
+
+TRAINING, HELD_OUT = "training", "held-out"
+
+
+@dataclass(frozen=True)
+class PackLayout:
+    """What a pack holds.
+
+    Attributes:
+        heads, views: slots, and pictures a head.
+        first_seed: the head in slot i has seed first_seed + i.
+        z_dim: numbers in a head's vector.
+        resolution: pixels a side of colour and alpha; depth has half of it.
+        supersample: rendered pixels a picture's pixel, along each axis.
+        kind: "training" (random cameras) or "held-out" (`evaluation_cameras`).
+        gaussian: share of the heads whose vector is drawn from a standard normal instead of the heads' own
+            distribution, so
+            that the generator knows what a latent drawn from its prior looks like.
+    """
+
+    heads: int
+    views: int
+    first_seed: int
+    z_dim: int
+    resolution: int = 256
+    supersample: int = 2
+    kind: str = TRAINING
+    gaussian: float = 0.0
+
+    def arrays(self) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Array name → shape, dtype."""
+        n, v, r = self.heads, self.views, self.resolution
+        return {
+            "rgb": ((n, v, r, r, 3), np.uint8),
+            "alpha": ((n, v, r, r), np.uint8),
+            "depth": ((n, v, r // 2, r // 2), np.float16),
+            "z": ((n, self.z_dim), np.float32),
+            "cameras": ((n, v, 25), np.float32),
+            "ready": ((n,), np.uint8),
+        }
+
+
+class HeadPack:
+    """A folder of memory-mapped arrays.
+
+    Attributes:
+        layout: see `PackLayout`.
+        rgb [N,V,R,R,3] uint8, not premultiplied; alpha [N,V,R,R] uint8; depth [N,V,R/2,R/2] float16: z-depth −
+        DEPTH_ORIGIN,
+            infinite where nothing is; z [N,D]; cameras [N,V,25] EG3D labels; ready [N] uint8.
+    """
+
+    def __init__(self, path: Path, mode: str = "r") -> None:
+        """Opens an existing pack; mode "r" or "r+". Raises InputError if there is none."""
+        self.path = Path(path)
+        try:
+            self.layout = PackLayout(**json.loads((self.path / "pack.json").read_text()))
+        except (OSError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path} is no pack of heads ({error}); render one with python -m training.data"
+            ) from error
+        arrays = {name: np.load(self.path / f"{name}.npy", mmap_mode=mode) for name in self.layout.arrays()}
+        self.rgb, self.alpha, self.depth = arrays["rgb"], arrays["alpha"], arrays["depth"]
+        self.z, self.cameras, self.ready = arrays["z"], arrays["cameras"], arrays["ready"]
+
+    @classmethod
+    def create(cls, path: Path, layout: PackLayout) -> "HeadPack":
+        """Makes an empty pack with its cameras drawn; an existing one of the same layout is kept and goes on
+        growing."""
+        path = Path(path)
+        if (path / "pack.json").exists():
+            pack = cls(path, "r+")
+            if pack.layout != layout:
+                raise InputError(f"{path} holds another set of heads ({pack.layout}); name a new folder or delete it")
+            return pack
+        path.mkdir(parents=True, exist_ok=True)
+        for name, (shape, dtype) in layout.arrays().items():
+            np.lib.format.open_memmap(path / f"{name}.npy", "w+", dtype, shape).flush()
+        cameras = np.load(path / "cameras.npy", mmap_mode="r+")
+        for slot in range(layout.heads):
+            seed = layout.first_seed + slot
+            cameras[slot] = training_cameras(seed, layout.views) if layout.kind == TRAINING else evaluation_cameras()
+        (path / "pack.json").write_text(json.dumps(asdict(layout)))
+        return cls(path, "r+")
+
+    def slots(self) -> np.ndarray:
+        """Indices of the heads that are complete, ascending."""
+        return np.flatnonzero(self.ready)
+
+
+def training_cameras(seed: int, count: int) -> np.ndarray:
+    """[count,25] labels of random cameras around the head, half of them within 60° of the front.
+
+    Two thirds are the generator's own framing (distance 2.7, focal 4.2647, a little jitter); the rest are wide views,
+    which
+    label the corners of the box, and close-ups of the face, which show the planes at their full resolution.
+    """
+    import torch
+
+    from pmv.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
+
+    rng = np.random.default_rng([seed, 1])
+    kind = rng.choice(3, size=count, p=[0.66, 0.12, 0.22])  # own framing, wide, close-up
+    front = (rng.random(count) < 0.5) | (kind == 2)
+    yaw = np.where(front, rng.uniform(-math.pi / 3, math.pi / 3, count), rng.uniform(-math.pi, math.pi, count))
+    pitch = np.radians(np.where(kind == 1, rng.uniform(-35, 60, count), rng.uniform(-25, 35, count)))
+    focal = np.where(
+        kind == 0, EG3D_FOCAL, np.where(kind == 1, rng.uniform(3.0, 3.6, count), rng.uniform(5.5, 8.0, count))
+    )
+    radius = EG3D_RADIUS * np.exp(rng.normal(0.0, 0.02, count))
+    spread = np.where(kind == 2, 0.05, 0.012)[:, None]
+    pivot = rng.normal(0.0, 1.0, (count, 3)) * spread
+    camera = Camera.orbit(*(torch.from_numpy(a.astype(np.float32)) for a in (yaw, pitch, radius, pivot, focal)))
+    return camera.labels().numpy()
+
+
+EVALUATION_VIEWS = {
+    "front": (0.0, 0.0),
+    "right60": (60.0, 0.0),
+    "left60": (-60.0, 0.0),
+    "back": (180.0, 0.0),
+    "three_quarter": (30.0, 12.0),
+    "back_above": (150.0, 25.0),
+}
+"""View name → yaw and pitch in degrees of the held-out cameras, in the order of a held-out pack's views."""
+
+
+def evaluation_cameras() -> np.ndarray:
+    """[len(EVALUATION_VIEWS),25] labels of the fixed cameras that held-out heads are judged from."""
+    import torch
+
+    from pmv.camera import Camera
+
+    degrees = torch.tensor(list(EVALUATION_VIEWS.values()))
+    return Camera.orbit(degrees[:, 0].deg2rad(), degrees[:, 1].deg2rad()).labels().numpy()
+
+
+def half_depth(depth: np.ndarray) -> np.ndarray:
+    """z-depth [H,W], 0 where empty → [H/2,W/2] float16 offsets from DEPTH_ORIGIN, infinite unless all four pixels are
+    covered.
+
+    A cell across a silhouette is no surface: its mean would be a depth that is nowhere.
+    """
+    height, width = depth.shape
+    cells = depth.reshape(height // 2, 2, width // 2, 2)
+    covered = (cells > 0).all((1, 3))
+    return np.where(covered, cells.mean((1, 3)) - DEPTH_ORIGIN, np.inf).astype(np.float16)
+
+
+def head_vector(seed: int, gaussian: float) -> np.ndarray:
+    """The latent [D] of the head with this seed; see `PackLayout.gaussian`."""
+    from training.heads import sample_parameters
+
+    vector = sample_parameters(seed).vector()
+    rng = np.random.default_rng([seed, 2])
+    return rng.standard_normal(len(vector)).astype(np.float32) if rng.random() < gaussian else vector
+
+
+def render_slots(pack: HeadPack, assets_path: Path, worker: int, workers: int) -> None:
+    """Renders the heads of slots worker, worker + workers, … that are not ready yet. Ends when its parent process
+    does."""
+    from training.heads import HeadAssets, HeadParameters, HeadRenderer, build_head
+
+    parent = os.getppid()
+    assets = HeadAssets.load(assets_path)
+    layout = pack.layout
+    renderer = HeadRenderer(resolution=layout.resolution, supersample=layout.supersample, specular=False)
+    seconds = {"build": 0.0, "load": 0.0, "render": 0.0}
+    done = 0
+    for slot in range(worker, layout.heads, workers):
+        if pack.ready[slot]:
+            continue
+        if os.getppid() != parent:
+            return
+        z = head_vector(layout.first_seed + slot, layout.gaussian)
+        start = time.perf_counter()
+        head = build_head(assets, HeadParameters.from_vector(z))
+        built = time.perf_counter()
+        renderer.load(head)
+        loaded = time.perf_counter()
+        for view, label in enumerate(pack.cameras[slot]):
+            picture = renderer.render(label[:16].reshape(4, 4), label[16:].reshape(3, 3))
+            pack.rgb[slot, view] = picture.rgb
+            pack.alpha[slot, view] = np.rint(picture.alpha * 255)
+            pack.depth[slot, view] = half_depth(picture.depth)
+        pack.z[slot] = z
+        pack.ready[slot] = 1
+        done += 1
+        for name, lapse in zip(seconds, (built - start, loaded - built, time.perf_counter() - loaded)):
+            seconds[name] += lapse
+        if done in (1, 10) or done % 100 == 0:
+            means = ", ".join(f"{name} {total / done:.3f} s" for name, total in seconds.items())
+            print(f"worker {worker}: {done} heads; a head takes {means}", flush=True)
+
+
+class RenderPool:
+    """Processes that fill a pack; one that fails is started again, at most `RESTARTS` times in all a process.
+
+    Args:
+        pack: where they write; their output goes to `render-<k>.log` beside it.
+        assets: what `HeadAssets.load` reads.
+        workers: how many.
+    """
+
+    RESTARTS = 2
+
+    def __init__(self, pack: HeadPack, assets: Path, workers: int) -> None:
+        self.pack, self.assets, self.workers = pack, Path(assets), workers
+        self.starts = [0] * workers
+        self.processes = [self._start(k) for k in range(workers)]
+
+    def _start(self, worker: int) -> subprocess.Popen:
+        command = [sys.executable, "-m", "training.data", "--assets", str(self.assets), "--pack", str(self.pack.path)]
+        command += ["--worker", str(worker), "--workers", str(self.workers)]
+        environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", LP_NUM_THREADS="1")
+        if self.starts[worker] == self.RESTARTS:  # the last try does without the graphics driver
+            environment["LIBGL_ALWAYS_SOFTWARE"] = "1"
+        self.starts[worker] += 1
+        with (self.pack.path / f"render-{worker}.log").open("a") as log:
+            # nice: the training loop's launches go before the pictures
+            return subprocess.Popen(
+                ["nice", "-n", "5", *command], stdout=log, stderr=subprocess.STDOUT, env=environment
+            )
+
+    def running(self) -> int:
+        """How many processes are at work; starts the failed ones again."""
+        for k, process in enumerate(self.processes):
+            if process.poll() not in (None, 0) and self.starts[k] <= self.RESTARTS:
+                self.processes[k] = self._start(k)
+        return sum(process.poll() is None for process in self.processes)
+
+    def wait(self, heads: int) -> None:
+        """Returns when `heads` heads are ready; raises InputError, naming the log, if the processes end before."""
+        while len(self.pack.slots()) < heads:
+            if not self.running():
+                if len(self.pack.slots()) >= heads:
+                    return
+                log = self.pack.path / "render-0.log"
+                last = (log.read_text().strip().splitlines() or ["no output"])[-1]
+                raise InputError(
+                    f"rendering ended with {len(self.pack.slots())} of {heads} heads; {log} ends with: {last}"
+                )
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """Ends the processes."""
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.data", description="Render a pack of synthetic heads.")
+    parser.add_argument("--assets", type=Path, required=True, help="MakeHuman checkout, or its compiled .npz")
+    parser.add_argument("--pack", type=Path, required=True, help="folder of the pack")
+    parser.add_argument("--heads", type=int, default=1000)
+    parser.add_argument("--views", type=int, default=12)
+    parser.add_argument("--resolution", type=int, default=256)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--gaussian", type=float, default=0.2, help="share of heads with a standard normal vector")
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # set in the processes of a pool
+    options = parser.parse_args(arguments)
+    if options.worker is not None:
+        render_slots(HeadPack(options.pack, "r+"), options.assets, options.worker, options.workers)
+        return
+    z_dim = len(head_vector(0, 0.0))
+    layout = PackLayout(
+        options.heads, options.views, options.first_seed, z_dim, options.resolution, gaussian=options.gaussian
+    )
+    pool = RenderPool(HeadPack.create(options.pack, layout), options.assets, options.workers)
+    start = time.perf_counter()
+    try:
+        pool.wait(options.heads)
+    finally:
+        pool.stop()
+    print(f"{options.heads} heads in {time.perf_counter() - start:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

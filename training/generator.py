@@ -1,0 +1,238 @@
+"""Trains the embedded generator on synthetic heads that other processes render meanwhile.
+
+`python -m training.generator --assets MAKEHUMAN --out runs/generator --minutes 120`; the same command goes on where
+it stopped.
+`--smoke` runs every phase for a few seconds.
+"""
+
+import argparse
+import csv
+import os
+import signal
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pmv.generators import EG3DConfig, load_generator, save_generator
+from pmv.generators.superresolution import SuperResolutionHead
+from training.batches import HeadStore
+from training.data import EVALUATION_VIEWS, HELD_OUT, HELD_OUT_SEED, HeadPack, PackLayout, RenderPool, head_vector
+from training.evaluate import evaluate, report
+from training.trainer import TrainConfig, Trainer
+
+
+def shape_of(size: str, z_dim: int) -> EG3DConfig:
+    """The generator's numbers: "heads" is what ships, "tiny" trains on a CPU in seconds and looks like it."""
+    if size == "heads":
+        return EG3DConfig.small(z_dim=z_dim, channel_max=256)
+    return EG3DConfig.small(
+        z_dim=z_dim,
+        w_dim=64,
+        plane_resolution=32,
+        plane_channels=8,
+        channel_base=1024,
+        channel_max=32,
+        decoder_hidden=32,
+        coarse_samples=12,
+        fine_samples=12,
+        neural_resolution=16,
+        resolution=64,
+        head=SuperResolutionHead(16, (16, 16), (True, True), stores_filter=False),
+    )
+
+
+class Log:
+    """Means of the losses between two lines; a line goes to the screen, to log.csv and, if asked for, to
+    TensorBoard."""
+
+    def __init__(self, folder: Path, tensorboard: bool) -> None:
+        self.path = folder / "log.csv"
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self.time = time.perf_counter()
+        self.images = 0
+        self.writer = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def add(self, terms: dict[str, Tensor], images: int) -> None:
+        """Takes in a step; does not wait for the device."""
+        self.images += images
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def line(self, trainer: Trainer, held_out: dict[str, float]) -> None:
+        """Writes a line and starts new means."""
+        means = {name: float(value) / self.counts[name] for name, value in self.sums.items()}  # waits for the device
+        now = time.perf_counter()
+        row: dict[str, float | str] = {
+            "step": trainer.step_count,
+            "minutes": round(trainer.elapsed / 60, 3),
+            "phase": trainer.phase,
+            "heads": len(trainer.store),
+            "images/s": round(self.images / (now - self.time), 1),
+        }
+        row |= {name: round(value, 5) for name, value in (means | held_out).items()}
+        print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+        with self.path.open("a", newline="") as file:
+            writer = csv.writer(file)  # long form: phases have different columns
+            writer.writerows(
+                [row["step"], row["minutes"], k, v] for k, v in row.items() if k not in ("step", "minutes")
+            )
+        if self.writer is not None:
+            for name, value in row.items():
+                if not isinstance(value, str):
+                    self.writer.add_scalar(name, value, trainer.step_count)
+        self.sums, self.counts, self.images, self.time = {}, {}, 0, now
+
+
+def export(trainer: Trainer, folder: Path, notes: dict) -> None:
+    """Writes the averaged generator as heads.safetensors (fp16) and heads.json."""
+    from training.heads import HeadParameters
+
+    average = trainer.average
+    with torch.no_grad():  # truncation pulls towards this
+        average.backbone.mapping.w_avg.copy_(average.mean_w()[0, 0])
+    trained = {"steps": trainer.step_count, "minutes": round(trainer.elapsed / 60, 2), "heads": len(trainer.store)}
+    notes = {"z_names": list(HeadParameters.names), "training": trained | asdict(trainer.config), **notes}
+    save_generator(average, folder / "heads.safetensors", torch.float16, notes)
+
+
+def train(trainer: Trainer, held_out: HeadStore, options: argparse.Namespace, rendering: list[RenderPool]) -> None:
+    """Runs the schedule to its end, or until SIGTERM; leaves state, export and log in `options.out`."""
+    stop = False
+
+    def on_signal(*_) -> None:
+        nonlocal stop
+        stop = True
+
+    signal.signal(signal.SIGTERM, on_signal)
+    log = Log(options.out, options.tensorboard)
+    saved = judged = lined = last = time.perf_counter()
+    while trainer.progress < 1 and not stop:
+        if trainer.step_count % 10 == 0:
+            trainer.store.refresh(limit=32)
+        views = trainer.config.views * (1 if trainer.phase in ("full", "adversarial") else 2)
+        log.add(trainer.step(), trainer.config.heads * views)
+        now = time.perf_counter()
+        trainer.elapsed += now - last
+        last = now
+        if now - lined >= options.log_seconds:
+            lined, scores = now, {}
+            alive = sum(pool.running() for pool in rendering)
+            if alive:
+                scores["rendering"] = alive
+            if now - judged >= options.judge_seconds and held_out.refresh() + len(held_out):
+                judged = now
+                result = evaluate(trainer.average, held_out, 8)
+                scores |= {name: result[name] for name in ("psnr_front", "psnr_back", "psnr", "iou", "depth_error")}
+            log.line(trainer, scores)
+            if now - saved >= options.save_seconds:
+                saved = now
+                trainer.save(options.out / "state.pt")
+                export(trainer, options.out, {})
+            # judging and saving are no training, and do not eat up the schedule
+            last = log.time = time.perf_counter()
+    log.line(trainer, {})
+    trainer.save(options.out / "state.pt")
+    export(trainer, options.out, {})
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m training.generator", description="Train the embedded generator.")
+    parser.add_argument("--assets", type=Path, required=True, help="MakeHuman checkout, or its compiled .npz")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for state, log, export and evaluation; resumed if used"
+    )
+    parser.add_argument("--packs", type=Path, help="folder of the rendered heads (default: OUT/packs)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--size", choices=("heads", "tiny"), default="heads")
+    parser.add_argument("--train-heads", type=int, default=6000, help="identities to render")
+    parser.add_argument("--train-views", type=int, default=12, help="views of each")
+    parser.add_argument("--start-heads", type=int, default=300, help="training starts when so many are rendered")
+    parser.add_argument("--held-out", type=int, default=64, help="held-out identities")
+    parser.add_argument(
+        "--gaussian", type=float, default=0.15, help="share of identities with a standard normal latent"
+    )
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="rendering processes")
+    parser.add_argument("--init", help="start from this generator's weights (name or file)")
+    parser.add_argument("--smoke", action="store_true", help="every phase for seconds, with few heads")
+    parser.add_argument("--tensorboard", action="store_true")
+    parser.add_argument("--log-seconds", type=float, default=20)
+    parser.add_argument("--judge-seconds", type=float, default=60)
+    parser.add_argument("--save-seconds", type=float, default=120)
+    defaults = TrainConfig()
+    for name, value in asdict(defaults).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help="see TrainConfig")
+    options = parser.parse_args(arguments)
+    if options.smoke:
+        smoke = dict(minutes=0.6, half_until=0.2, raw_until=0.4, adversarial_from=0.7, judge_warmup=5, log_seconds=2.0)
+        smoke |= dict(train_heads=8 * options.workers, held_out=4, start_heads=16, judge_seconds=8.0, save_seconds=10.0)
+        for name, value in smoke.items():
+            setattr(options, name, value)
+    options.packs = options.packs or options.out / "packs"
+    return options
+
+
+def render_packs(options: argparse.Namespace, z_dim: int) -> tuple[HeadPack, HeadPack, list[RenderPool]]:
+    """The training and the held-out pack, growing, and who makes them grow."""
+    resolution = shape_of(options.size, z_dim).resolution
+    layout = PackLayout(options.train_heads, options.train_views, 0, z_dim, resolution, gaussian=options.gaussian)
+    judged = replace(
+        layout,
+        heads=options.held_out,
+        views=len(EVALUATION_VIEWS),
+        first_seed=HELD_OUT_SEED,
+        kind=HELD_OUT,
+        gaussian=0.0,
+    )
+    packs = HeadPack.create(options.packs / "training", layout), HeadPack.create(options.packs / "held-out", judged)
+    few = max(1, options.workers // 5)
+    pools = [RenderPool(packs[1], options.assets, few), RenderPool(packs[0], options.assets, options.workers)]
+    return *packs, pools
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    device = torch.device(options.device)
+    torch.backends.cudnn.benchmark = True
+    begin = time.perf_counter()
+    options.out.mkdir(parents=True, exist_ok=True)
+    z_dim = len(head_vector(0, 0.0))
+    pack, judged, rendering = render_packs(options, z_dim)
+    try:
+        store, held_out = HeadStore(pack, device), HeadStore(judged, device)
+        config = TrainConfig(**{name: getattr(options, name) for name in asdict(TrainConfig())})
+        trainer = Trainer(config, shape_of(options.size, z_dim), store, device)
+        state = options.out / "state.pt"
+        if state.exists():
+            trainer.load(state)
+        elif options.init:
+            trainer.start_from(load_generator(options.init))
+        millions = sum(p.numel() for p in trainer.generator.parameters()) / 1e6
+        print(f"{millions:.2f} M parameters, z has {z_dim} entries, on {device}", flush=True)
+        rendering[1].wait(min(options.start_heads, options.train_heads))
+        store.refresh()
+        print(f"{len(store)} heads rendered {time.perf_counter() - begin:.1f} s after the start", flush=True)
+        train(trainer, held_out, options, rendering)
+        rendering[0].wait(options.held_out)
+        held_out.refresh()
+        result = report(trainer.average, held_out, options.out, options.held_out)
+        export(
+            trainer, options.out, {"evaluation": {"heads": len(held_out)} | {k: round(v, 4) for k, v in result.items()}}
+        )
+        if device.type == "cuda":
+            print(f"peak GPU memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB", flush=True)
+    finally:
+        for pool in rendering:
+            pool.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""One training run of the embedded generator: its schedule, its steps, its complete state.
+
+The schedule runs on progress in [0,1] (of minutes, or of steps where a run must be repeatable):
+coarse shape from small ray-marched images, then full ones, then super-resolution, then a discriminator beside the
+truth.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pmv.artifacts import atomic_path
+from pmv.generators import EG3DConfig, EG3DGenerator
+from training.batches import Batch, HeadStore
+from training.discriminator import DualDiscriminator, feature_matching, r1_penalty
+from training.objective import Weights, gradient_share, render_batch, supervised
+
+LAZY = 16
+"""Steps between two looks at R1 and at the gradient shares (StyleGAN2's lazy regularisation)."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Numbers of a run.
+
+    Attributes:
+        minutes: length of the schedule in minutes of training.
+        steps: length in steps instead (0: minutes count); then equal seeds give equal runs on a CPU.
+        heads, views: identities a step and views of each (twice as many views before super-resolution, which are
+            cheap).
+        learning_rate: of everything, with equalised learning rates; falls by a cosine from `decay_from` to 5 %.
+        half_until, raw_until: progress until which rays are marched at half the neural resolution, and without
+            super-resolution.
+        adversarial_from: progress from which the discriminator takes part; 1 = never.
+        adversarial, matching: norm of the gradient at the image that the discriminator's opinion and the distance of
+            its features may have, relative to that of the supervised image terms.
+        r1: weight γ of the R1 penalty.
+        judge_warmup: steps that the discriminator learns alone.
+        ema_half_life: steps after which a weight counts half in the averaged generator.
+        density_speed: factor on the learning rate of the density output, which must grow from near 0 to hundreds.
+        mapping_speed: factor on the learning rate of the mapping network, whose own multiplier (0.01) suits
+            StyleGAN's Gaussian z, not a z whose every entry means something.
+        gradient_clip: largest norm of the generator's gradient.
+        seed: of weights, batches and jitter.
+    """
+
+    minutes: float = 15.0
+    steps: int = 0
+    heads: int = 16
+    views: int = 2
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    decay_from: float = 0.5
+    half_until: float = 0.04
+    raw_until: float = 0.15
+    adversarial_from: float = 0.65
+    adversarial: float = 0.15
+    matching: float = 0.4
+    r1: float = 1.0
+    judge_warmup: int = 150
+    ema_half_life: float = 400.0
+    density_speed: float = 10.0
+    mapping_speed: float = 50.0
+    gradient_clip: float = 5.0
+    seed: int = 0
+
+
+class Trainer:
+    """Holds everything that a run changes.
+
+    Args:
+        config: the run's numbers.
+        shape: the generator's numbers.
+        store: the heads to learn.
+        device: where.
+    """
+
+    def __init__(self, config: TrainConfig, shape: EG3DConfig, store: HeadStore, device: torch.device) -> None:
+        self.config, self.store, self.device = config, store, device
+        torch.manual_seed(config.seed)
+        generator = EG3DGenerator(shape)
+        with torch.no_grad():  # super-resolution starts as plain up-sampling of the raw image
+            for block in generator.superresolution.children():
+                block.get_parameter("torgb.weight").mul_(0.05)
+        self.generator = generator.to(device)
+        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.judge = DualDiscriminator(shape.resolution, 32 * shape.resolution, shape.channel_max).to(device)
+        # The mapping's view of the camera is always zero: its embedding takes no part and must not drift.
+        frozen = ("backbone.mapping.embed.",)
+        trained = {k: p for k, p in self.generator.named_parameters() if not k.startswith(frozen)}
+        mapping = [p for k, p in trained.items() if k.startswith("backbone.mapping.")]
+        rest = [p for k, p in trained.items() if not k.startswith("backbone.mapping.")]
+        self.speeds = (config.mapping_speed, 1.0)
+        fused = device.type == "cuda"
+        self.optimizer = torch.optim.Adam([{"params": mapping}, {"params": rest}], betas=(0.9, 0.99), fused=fused)
+        self.judge_optimizer = torch.optim.Adam(self.judge.parameters(), betas=(0.0, 0.99), fused=fused)
+        self.shares = torch.zeros(2, device=device)
+        self.condition = self.generator.spec.canonical_camera.to(device)
+        self.jitter = torch.Generator(device)
+        self.step_count, self.judge_steps, self.elapsed = 0, 0, 0.0
+
+    # --- schedule -------------------------------------------------------------------------------------------
+
+    @property
+    def progress(self) -> float:
+        """Position in the schedule, 0 to 1."""
+        config = self.config
+        position = self.step_count / config.steps if config.steps else self.elapsed / (60 * config.minutes)
+        return min(1.0, position)
+
+    @property
+    def phase(self) -> str:
+        """ "half", "raw", "full" or "adversarial"."""
+        config, progress = self.config, self.progress
+        if progress < config.raw_until:
+            return "half" if progress < config.half_until else "raw"
+        return "full" if progress < config.adversarial_from else "adversarial"
+
+    def learning_rate(self) -> float:
+        """Warm-up, plateau, cosine."""
+        config = self.config
+        fall = max(0.0, (self.progress - config.decay_from) / max(1e-6, 1 - config.decay_from))
+        rate = config.learning_rate * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * fall)))
+        return rate * min(1.0, (self.step_count + 1) / config.warmup)
+
+    # --- steps ----------------------------------------------------------------------------------------------
+
+    def step(self) -> dict[str, Tensor]:
+        """One step of everything; returns the losses by name, on the device (reading them waits for it)."""
+        config, phase = self.config, self.phase
+        # one seed a step: what a step draws does not depend on how the run was cut into pieces
+        seed = (config.seed << 32) + self.step_count
+        draw = torch.Generator().manual_seed(seed)
+        self.jitter.manual_seed(seed)
+        enlarge = phase in ("full", "adversarial")
+        batch = self.store.sample(config.heads, config.views * (1 if enlarge else 2), draw)
+        resolution = self.generator.spec.neural_resolution // (2 if phase == "half" else 1)
+        rate = self.learning_rate()
+        for group, speed in zip(self.optimizer.param_groups, self.speeds):
+            group["lr"] = rate * speed
+        render = render_batch(self.generator, batch, self.condition, resolution, self.jitter, enlarge)
+        terms = supervised(render, batch, Weights())
+        loss = torch.stack(list(terms.values())).sum()
+        fake = None
+        if phase == "adversarial":
+            fake = DualDiscriminator.pair(render.image, render.raw, render.alpha)
+            real = self._real_pair(batch)
+            loss = loss + self._opinion(fake, real, render.image, terms)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._update()
+        if fake is not None:
+            terms |= self._judge_step(fake.detach(), real, rate)
+        self.step_count += 1
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _real_pair(self, batch: Batch) -> Tensor:
+        raw, alpha, _ = batch.raw(self.generator.spec.neural_resolution)
+        return DualDiscriminator.pair(batch.image, raw, alpha)
+
+    def _opinion(self, fake: Tensor, real: Tensor, image: Tensor, terms: dict[str, Tensor]) -> Tensor:
+        """The discriminator's part of the generator's loss; adds its terms to `terms`."""
+        config = self.config
+        if self.judge_steps < config.judge_warmup:
+            return fake.new_zeros(())
+        self.judge.requires_grad_(False)
+        logits, features = self.judge(fake)
+        with torch.no_grad():
+            _, true_features = self.judge(real)
+        self.judge.requires_grad_(True)
+        opinion, distance = F.softplus(-logits).mean(), feature_matching(features, true_features)
+        if self.judge_steps == config.judge_warmup or self.judge_steps % LAZY == 0:
+            reference = terms["image"] + terms["gradient"]
+            now = torch.stack([gradient_share(reference, term, image) for term in (opinion, distance)])
+            self.shares = now if self.judge_steps == config.judge_warmup else self.shares.lerp(now, 0.2)
+        terms |= {"opinion": opinion.detach(), "matching": distance.detach()}
+        return config.adversarial * self.shares[0] * opinion + config.matching * self.shares[1] * distance
+
+    def _update(self) -> None:
+        """Applies the generator's gradient and follows it with the average."""
+        config = self.config
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        for p in parameters:
+            torch.nan_to_num(p.grad, nan=0.0, posinf=1e5, neginf=-1e5, out=p.grad)
+        nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+        output = self.generator.decoder.net[-1]
+        rows = (output.get_parameter("weight"), output.get_parameter("bias"))
+        before = [row[0].detach().clone() for row in rows]
+        self.optimizer.step()
+        with torch.no_grad():
+            for row, old in zip(rows, before):
+                row[0].add_(row[0] - old, alpha=config.density_speed - 1)
+            beta = min(0.5 ** (1 / config.ema_half_life), (1 + self.step_count) / (10 + self.step_count))
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), 1 - beta)
+
+    def _judge_step(self, fake: Tensor, real: Tensor, rate: float) -> dict[str, Tensor]:
+        """One step of the discriminator; returns its losses."""
+        for group in self.judge_optimizer.param_groups:
+            group["lr"] = rate
+        loss = F.softplus(self.judge(fake)[0]).mean() + F.softplus(-self.judge(real)[0]).mean()
+        total = loss
+        if self.judge_steps % LAZY == 0:
+            total = loss + self.config.r1 * LAZY * r1_penalty(self.judge, real)
+        self.judge_optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        self.judge_optimizer.step()
+        self.judge_steps += 1
+        return {"judge": loss}
+
+    # --- state ----------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Writes everything that a step depends on, so that a resumed run goes on as if it had not stopped."""
+        state: dict[str, Any] = {
+            name: getattr(self, name).state_dict()
+            for name in ("generator", "average", "judge", "optimizer", "judge_optimizer")
+        }
+        state |= {name: getattr(self, name) for name in ("shares", "step_count", "judge_steps", "elapsed")}
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
+
+    def load(self, path: Path) -> None:
+        """Reads what `save` wrote, for the same configuration."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        for name in ("generator", "average", "judge", "optimizer", "judge_optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        for name in ("shares", "step_count", "judge_steps", "elapsed"):
+            setattr(self, name, state[name])
+
+    def start_from(self, generator: EG3DGenerator) -> None:
+        """Takes the weights of a trained generator of the same shape, as the start of a new schedule."""
+        for module in (self.generator, self.average):
+            module.load_state_dict(generator.state_dict())
