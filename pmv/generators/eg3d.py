@@ -183,9 +183,30 @@ class Decoder(nn.Module):
             FullyConnected(hidden, 1 + channels, lr_multiplier=lr_multiplier),
         )
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.net(features)
+    def forward(self, plane_features: Tensor, features: bool = True) -> tuple[Tensor, Tensor]:
+        """Without `features` only the density is computed, and the second result is empty: [B,P,0]."""
+        first, activation, last = self.net
+        hidden = activation(first(plane_features))
+        if not features:
+            assert isinstance(last, FullyConnected)
+            weight, bias = last.weight[:1] * last.weight_gain, last.bias[:1] * last.bias_gain
+            density = F.linear(hidden, weight, bias)
+            return density, density[..., :0]
+        x = last(hidden)
         return x[..., :1], torch.sigmoid(x[..., 1:]) * 1.002 - 0.001
+
+
+@dataclass(frozen=True)
+class _TriPlaneField:
+    """One latent's volume: its planes and the generator that reads them."""
+
+    generator: "EG3DGenerator"
+    planes: Tensor
+
+    def density(self, points: Tensor, features: bool) -> tuple[Tensor, Tensor]:
+        config = self.generator.config
+        sampled = sample_planes(self.planes, points, config.box, config.plane_convention)
+        return self.generator.decoder(sampled, features)
 
 
 class EG3DGenerator(nn.Module):
@@ -303,7 +324,7 @@ class EG3DGenerator(nn.Module):
 
     def density(self, points: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
         """World points [N,P,3] → raw density [N,P,1] (softplus(x − 1) is the extinction per unit length), features [N,P,C]."""
-        return self.decoder(sample_planes(planes, points, self.config.box, self.config.plane_convention))
+        return _TriPlaneField(self, planes).density(points, features=True)
 
     def march(
         self, planes: Tensor, cameras: Camera, resolution: int, jitter: torch.Generator | None
@@ -328,7 +349,7 @@ class EG3DGenerator(nn.Module):
             near = torch.full_like(origins[..., 0], config.near)
             far = torch.full_like(origins[..., 0], config.far)
         result = march(
-            lambda points: self.density(points, planes),
+            _TriPlaneField(self, planes),
             origins,
             directions,
             near,
@@ -338,6 +359,8 @@ class EG3DGenerator(nn.Module):
             config.background,
             jitter,
             hit,
+            # gathering samples pays on a CPU; a GPU would rather compute than wait for their count
+            sparse=planes.device.type == "cpu" and len(planes) == 1,
         )
         maps = (result.features, result.depth.reshape(length.shape) / length, result.alpha)
         return tuple(m.reshape(views, resolution, resolution, -1).permute(0, 3, 1, 2).contiguous() for m in maps)
