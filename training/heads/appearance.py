@@ -37,7 +37,7 @@ class HairLook:
 
 HAIR_LOOKS = {
     "none": HairLook(0.0, 0.1),
-    "afro01": HairLook(0.22, 0.2, curly=1.0),
+    "afro01": HairLook(0.18, 0.2, curly=1.0),
     "bob01": HairLook(0.03, 0.10, trim=(6.35, 5.6)),
     "bob02": HairLook(0.03, 0.10, trim=(6.5, 5.7)),
     "braid01": HairLook(0.03, 0.10, trim=(5.6, 3.5)),

@@ -15,7 +15,7 @@ from training.heads.shape import target_weights
 _REST_EYE_MIDDLE = np.array([0.0, 7.284, 1.245])
 _UNSEEN_DISTANCE = 0.4  # what a bald scalp counts as its distance to the hair, decimetres
 _BEARD_BOX = (np.array([-1.15, 5.85, 0.1]), np.array([1.15, 7.15, 2.2]))  # rest positions that can carry a beard
-_FULL_BEARD = 0.30  # decimetres
+_FULL_BEARD = 0.20  # decimetres
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,15 @@ def _skin_parts(assets: HeadAssets, parameters: HeadParameters, body: NDArray, a
     return parts
 
 
+def _squeezed(positions: NDArray) -> NDArray:
+    """Hair [V,3] in world units, with what would stick out of EG3D's box at the top, back and sides drawn in smoothly."""
+    squeezed = positions.copy()
+    for axis, sign, start, end in ((0, 1, 0.31, 0.362), (0, -1, 0.31, 0.362), (1, 1, 0.335, 0.368), (2, -1, 0.31, 0.362)):
+        beyond = np.maximum(sign * squeezed[:, axis] - start, 0)
+        squeezed[:, axis] -= sign * (beyond - (end - start) * (1 - np.exp(-beyond / (end - start))))
+    return squeezed
+
+
 def _hair_part(
     style: Hairstyle, assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: _Alignment
 ) -> Part:
@@ -177,7 +186,7 @@ def _hair_part(
     look = HAIR_LOOKS[parameters.hairstyle]
     # the sign tells polar strands from straight ones, the size the gap to the skin (both constant or smooth on an island)
     polar_and_gap = np.where(style.strand[:, 3] > 0.5, 1.0, -1.0) * (1.0 + style.skin_gap)
-    return alignment.part(
+    part = alignment.part(
         "hair",
         (positions * flip)[style.source],
         (normals * flip)[style.source],
@@ -187,6 +196,7 @@ def _hair_part(
         style.tangent * flip,
         look.fur * (0.6 + 0.8 * parameters["hair/volume"]),
     )
+    return replace(part, positions=_squeezed(part.positions))
 
 
 def _eye_part(assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: _Alignment) -> Part:

@@ -266,9 +266,9 @@ def _pick(rng: np.random.Generator, chances: dict[str, float]) -> str:
 
 def _sample_hair(rng: np.random.Generator, male: bool, european: float, old: float) -> dict[str, float]:
     chances = (
-        dict(none=8, short01=18, short02=18, short03=13, short04=20, afro01=9, long01=6, ponytail01=4, bob01=2, bob02=2)
+        dict(none=11, short01=21, short02=17, short03=8, short04=24, afro01=9, long01=6, ponytail01=4, bob01=2, bob02=2)
         if male
-        else dict(none=1, bob01=11, bob02=19, braid01=13, long01=22, ponytail01=17, short03=6, afro01=8, short01=3)
+        else dict(none=2, bob01=7, bob02=14, braid01=16, long01=24, ponytail01=20, short03=5, afro01=8, short01=4)
     )
     style = _pick(rng, chances)
     lightness = rng.beta(1.6, 1.9) if european > 0.4 else rng.beta(1.2, 7.0)

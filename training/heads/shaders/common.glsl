@@ -54,17 +54,18 @@ float hair_opacity(vec3 rest, vec4 extra, float shell, out float tone) {
     }
     if (isotropic > 0.0) tone = mix(tone, 0.5 + 1.6 * (fractal_noise(rest * 22.0 + SEED * 64.0) - 0.5), isotropic);
 
-    float thin = strand_noise(rest, extra, vec2(190.0, 7.0), SEED.yzx).g;
-    float strands = 0.25 * tone + 0.75 * clamp(0.5 + 1.6 * (thin - 0.5), 0.0, 1.0);
-    float irregular = 0.8 * (broad.g - 0.5) + 0.8 * (value_noise(rest * 7.0 + 11.0) - 0.5) + 0.5 * (fine.g - 0.5);
+    // near the skin the edge is a hairline: single fine hairs that fade; away from it, the tips of locks
+    float hairline = smoothstep(0.22, 0.06, abs(extra.w) - 1.0);
+    float thin = clamp(0.5 + 1.6 * (strand_noise(rest, extra, vec2(210.0, 6.0), SEED.yzx).g - 0.5), 0.0, 1.0);
+    float curls = clamp(0.5 + 1.5 * (value_noise(rest * 30.0) - 0.5), 0.0, 1.0);
+    float strands = mix(0.15 * tone + 0.85 * thin, curls, curly);
+    float irregular = 0.7 * (broad.g - 0.5) * (1.0 - curly) + 0.9 * (value_noise(rest * 7.0 + 11.0) - 0.5) + 0.3 * (fine.g - 0.5) * (1.0 - curly);
     float inside = extra.z / frayed + irregular * 0.8;
     inside = min(inside, (rest.y - trim_height) / 0.22 + irregular);
-    float solid = clamp(inside, 0.0, 1.0);
+    float solid = clamp(inside * mix(1.0, 0.8, hairline), 0.0, 1.0);
     float opacity = solid + (strands - 0.5) * 1.7 * (1.25 - solid);
     if (shells > 1) opacity -= shell * 0.75 - (strands - 0.5) * shell * 1.6;
-    float gap = abs(extra.w) - 1.0;
-    float softness = mix(0.55, 0.30, smoothstep(0.05, 0.25, gap));  // hair that lies on the skin fades into it
-    return smoothstep(0.24 - softness * 0.4, 0.24 + softness, opacity);
+    return smoothstep(0.12 - 0.06 * hairline, mix(0.52, 0.95, hairline), opacity);
 }
 
 float lip_mask(vec3 rest) {
@@ -83,27 +84,28 @@ float beard_region(vec3 rest) {
     float rough = fractal_noise(rest * 16.0) - 0.5;
     float jaw = 6.13 + max(0.0, 1.42 - rest.z) * 0.46;
     float cheek = 6.86 - 0.16 * (1.0 - beard_cheeks);
-    float region = smoothstep(cheek + 0.16, cheek, rest.y - 0.16 * smoothstep(0.45, 0.72, ax) + rough * 0.1);
+    float region = smoothstep(cheek + 0.20, cheek - 0.08, rest.y - 0.16 * smoothstep(0.45, 0.72, ax) + rough * 0.1);
     region *= smoothstep(-0.12, 0.05, rest.y - jaw + 0.07 + rough * 0.12);
-    region *= smoothstep(0.30, 0.50, rest.z + rough * 0.12);
+    region *= smoothstep(0.28, 0.62, rest.z + rough * 0.12);
     float beside_mouth = smoothstep(0.10, -0.05, rest.y - 6.62 - (0.45 + 0.3 * beard_cheeks) * max(0.0, ax - 0.24) + rough * 0.15);
     region *= mix(1.0, beside_mouth, smoothstep(0.26, 0.36, ax));
     float moustache = smoothstep(0.02, -0.06, rest.y - 6.80 + 0.55 * max(0.0, ax - 0.12));
     region *= mix(1.0, moustache, smoothstep(0.40, 0.33, ax));
     region *= 1.0 - lip_mask(rest);
     region *= 1.0 - 0.8 * gauss(vec2(rest.x, rest.y - 6.44), vec2(0.05, 0.03));
-    return clamp(region, 0.0, 1.0) * smoothstep(0.1, 0.5, region + rough * 0.5);
+    return clamp(region, 0.0, 1.0) * smoothstep(0.0, 0.7, region + rough * 0.5);
 }
 
 float beard_strands(vec3 rest) {
-    return 0.5 * value_noise(vec3(rest.x * 95.0, rest.y * 26.0, rest.z * 60.0) + 64.0 * SEED)
-         + 0.5 * value_noise(vec3(rest.x * 150.0, rest.y * 45.0, rest.z * 95.0) + 64.0 * SEED.zxy);
+    return 0.4 * value_noise(vec3(rest.x * 110.0, rest.y * 26.0, rest.z * 70.0) + 64.0 * SEED)
+         + 0.6 * value_noise(vec3(rest.x * 210.0, rest.y * 60.0, rest.z * 130.0) + 64.0 * SEED.zxy);
 }
 
-// Opacity of a beard's shell: hairs get fewer and the edge thinner with height.
+// Opacity of a beard's shell: hairs get fewer with height, and only the thick of the beard reaches the outer shells.
 float beard_opacity(vec3 rest, float shell) {
     float region = beard_region(rest) * smoothstep(0.0, 0.9, beard);
-    float hairs = clamp(0.5 + 2.2 * (beard_strands(rest) - 0.5), 0.0, 1.0);
-    float keep = region * 1.35 - shell * 0.85 + (hairs - 0.55) * (0.7 + shell);
-    return smoothstep(0.28, 0.62, keep) * step(0.02, region);
+    float hairs = clamp(0.5 + 2.0 * (beard_strands(rest) - 0.5), 0.0, 1.0);
+    float clumps = value_noise(rest * 14.0 + 3.0) - 0.5;
+    float keep = region * 1.2 - shell * (1.55 - 0.65 * region) + (hairs - 0.5) * (0.9 + shell) + clumps * 0.5 * (0.4 + shell);
+    return smoothstep(0.20, 0.80, keep) * smoothstep(0.02, 0.3, region);
 }
