@@ -1,8 +1,9 @@
 """Pinhole cameras in the project's one convention (docs/conventions.md).
 
-World: y up, the face looks along +z. Camera: OpenCV axes (+x right, +y down, +z forward), `cam2world` matrices. Intrinsics
-are normalised by the image width, so that one camera serves every resolution. Depth is z-depth: the distance along the
-camera's +z axis, not the length of the ray. Reading and writing of camera files is in `pmv/camera_io.py`.
+World: y up, the face looks along +z. Camera: OpenCV axes (+x right, +y down, +z forward), `cam2world` matrices.
+Intrinsics are normalised by the image width, so that one camera serves every resolution. Depth is z-depth: the
+distance along the camera's +z axis, not the length of the ray. Reading and writing of camera files is in
+`pmv/camera_io.py`.
 """
 
 from collections.abc import Sequence
@@ -26,8 +27,8 @@ class Camera:
 
     Attributes:
         cam2world: [N,4,4] camera-to-world matrices, OpenCV axes.
-        intrinsics: [N,3,3] normalised by the image width: a point (x, y, z) of the camera frame is seen at
-            u = fx·x/z + cx, v = fy·y/z + cy, where (0,0) is the top left and (1,1) the bottom right corner of a square image.
+        intrinsics: [N,3,3] normalised by the image width: a point (x, y, z) of the camera frame is seen at u = fx·x/z
+            + cx, v = fy·y/z + cy, where (0,0) is the top left and (1,1) the bottom right corner of a square image.
     """
 
     cam2world: Tensor
@@ -37,7 +38,8 @@ class Camera:
         n = self.cam2world.shape[0]
         if self.cam2world.shape != (n, 4, 4) or self.intrinsics.shape != (n, 3, 3):
             raise ValueError(
-                f"a camera wants cam2world [N,4,4] and intrinsics [N,3,3], got {tuple(self.cam2world.shape)} and {tuple(self.intrinsics.shape)}"
+                f"a camera wants cam2world [N,4,4] and intrinsics [N,3,3], "
+                f"got {tuple(self.cam2world.shape)} and {tuple(self.intrinsics.shape)}"
             )
 
     @classmethod
@@ -69,7 +71,8 @@ class Camera:
             radius: world units, scalar or [N].
             pivot: the point looked at: [3] or [N,3].
             focal: focal length in image widths, scalar or [N].
-            roll: radians, scalar or [N]; positive turns the camera clockwise about its viewing axis, so the picture turns counter-clockwise.
+            roll: radians, scalar or [N]; positive turns the camera clockwise about its viewing axis, so the picture
+                turns counter-clockwise.
         """
         device = next((a.device for a in (yaw, pitch, radius, focal, roll, pivot) if isinstance(a, Tensor)), None)
 
@@ -172,7 +175,8 @@ class Camera:
         return (origins + depth.reshape(n, -1, 1) * directions).reshape(n, height, width, 3)
 
     def yaw_pitch(self, pivot: Sequence[float] | Tensor = (0.0, 0.0, 0.0)) -> tuple[Tensor, Tensor]:
-        """Yaw and pitch [N] in radians of the camera's place as seen from `pivot`; the inverse of `orbit` for cameras that look at it."""
+        """Yaw and pitch [N] in radians of the camera's place as seen from `pivot`; the inverse of `orbit` for cameras
+        that look at it."""
         offset = self.position - torch.as_tensor(
             pivot, dtype=self.cam2world.dtype, device=self.cam2world.device
         ).reshape(-1, 3)
@@ -204,7 +208,8 @@ class Camera:
 
     @classmethod
     def load(cls, path: str | Path, image_name: str | None = None) -> "Camera":
-        """Cameras from an EG3D `dataset.json`, a `.npy` of 25 floats, a nerfstudio `transforms.json` or a COLMAP text folder.
+        """Cameras from an EG3D `dataset.json`, a `.npy` of 25 floats, a nerfstudio `transforms.json` or a COLMAP text
+        folder.
 
         Args:
             path: the file or folder.
@@ -218,8 +223,8 @@ class Camera:
         return load_camera(Path(path), image_name)
 
     def save(self, path: str | Path, image_names: Sequence[str] | None = None, resolution: int = 512) -> None:
-        """Writes the format that the name asks for: `transforms.json` (nerfstudio), any other `.json` (EG3D labels), `.npy`,
-        or a folder (COLMAP text, whose intrinsics are in pixels of a `resolution`² image)."""
+        """Writes the format that the name asks for: `transforms.json` (nerfstudio), any other `.json` (EG3D labels),
+        `.npy`, or a folder (COLMAP text, whose intrinsics are in pixels of a `resolution`² image)."""
         from pmv.camera_io import save_camera
 
         save_camera(self, Path(path), image_names, resolution)

@@ -1,7 +1,7 @@
 """Camera files: EG3D labels (`dataset.json`), `.npy`, nerfstudio `transforms.json`, COLMAP text.
 
-The axes differ: EG3D, `.npy` and COLMAP use OpenCV axes, nerfstudio uses OpenGL's (y up, looking along −z); COLMAP stores
-world-to-camera. All are turned into the one convention of `pmv/camera.py` here and nowhere else.
+The axes differ: EG3D, `.npy` and COLMAP use OpenCV axes, nerfstudio uses OpenGL's (y up, looking along −z); COLMAP
+stores world-to-camera. All are turned into the one convention of `pmv/camera.py` here and nowhere else.
 """
 
 import json
@@ -21,7 +21,8 @@ def load_camera(path: Path, image_name: str | None = None) -> Camera:
     """See `Camera.load`."""
     if not path.exists():
         raise InputError(
-            f"{path}: no such camera file; give an EG3D dataset.json, a .npy of 25 floats, a transforms.json or a COLMAP folder"
+            f"{path}: no such camera file; give an EG3D dataset.json, a .npy of 25 floats, a transforms.json "
+            "or a COLMAP folder"
         )
     try:
         if path.is_dir():

@@ -1,7 +1,7 @@
 """Errors a user can mend.
 
-Every message is one line that names the file or option and says how to mend it; the command line prints it and exits with code 2.
-Anything else that escapes is a bug and shows its traceback.
+Every message is one line that names the file or option and says how to mend it; the command line prints it and exits
+with code 2. Anything else that escapes is a bug and shows its traceback.
 """
 
 

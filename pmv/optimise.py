@@ -11,7 +11,8 @@ from pmv.generators.base import Generator, Render
 
 
 def ramped_rate(step: int, steps: int, ramp_up: float, ramp_down: float) -> float:
-    """Factor in [0,1] on the learning rate: linear rise, plateau, half-cosine fall (StyleGAN2's projector, arXiv:1912.04958 §5.3).
+    """Factor in [0,1] on the learning rate: linear rise, plateau, half-cosine fall (StyleGAN2's projector,
+    arXiv:1912.04958 §5.3).
 
     Args:
         step: 0 … steps − 1.

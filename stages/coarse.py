@@ -1,7 +1,8 @@
-"""03 coarse: the generator tuned a little to the input view, and what it then says of geometry and of every pseudo-view.
+"""03 coarse: the generator tuned a little to the input view, and what it then says of geometry and of every
+pseudo-view.
 
-Coarse tuning (HFGI3D §3.2) closes most of the gap that the latent leaves. Fitting one view bends the geometry behind it, so
-alpha and depth of other views are held to the pivot's while tuning; HFGI3D instead stops early. Both are here.
+Coarse tuning (HFGI3D §3.2) closes most of the gap that the latent leaves. Fitting one view bends the geometry behind
+it, so alpha and depth of other views are held to the pivot's while tuning; HFGI3D instead stops early. Both are here.
 """
 
 import copy
@@ -22,7 +23,8 @@ from stages.context import Context
 
 @dataclass(frozen=True)
 class CoarseInputs:
-    """original [1,3,S,S]; foreground, difference_mask, edit_mask [1,1,S,S]; pivot_w [1,num_ws,w_dim]; noise; camera: batch of 1."""
+    """original [1,3,S,S]; foreground, difference_mask, edit_mask [1,1,S,S]; pivot_w [1,num_ws,w_dim]; noise; camera:
+    batch of 1."""
 
     original: Tensor
     foreground: Tensor
@@ -50,7 +52,8 @@ class CoarseConfig:
         yaw: degrees, half-width of the outermost ellipse.
         pitch_up, pitch_down: degrees, its extent above and below.
         centre: what the ellipses lie around: the "input" camera or the "front".
-        around: further pseudo-views all around the head, for generators of full heads; they hold what no pixel of the photo shows.
+        around: further pseudo-views all around the head, for generators of full heads; they hold what no pixel of the
+            photo shows.
         depth_resolution: rays a side of the depth maps.
     """
 
@@ -74,8 +77,9 @@ class CoarseConfig:
 
 @dataclass(frozen=True)
 class CoarseOutputs:
-    """coarse_state: tuned weights by name; pseudo_cameras: batch of P; depths and alphas at D² for the input view [1,1,D,D] and
-    the pseudo-views [P,1,D,D]; view_renders [P,3,S,S] and input_render [1,3,S,S] of the coarse generator."""
+    """coarse_state: tuned weights by name; pseudo_cameras: batch of P; depths and alphas at D² for the input view
+    [1,1,D,D] and the pseudo-views [P,1,D,D]; view_renders [P,3,S,S] and input_render [1,3,S,S] of the coarse
+    generator."""
 
     coarse_state: dict[str, Tensor]
     pseudo_cameras: Camera

@@ -1,8 +1,9 @@
 """02 latent: the point of the generator's latent space whose render is closest to the photo, and the photo's camera.
 
-W+ optimisation from the mean latent with noise that fades (StyleGAN2's projector, arXiv:1912.04958 §5.3; HFGI3D's schedule),
-with three additions that each can be switched off: the camera is refined together with the latent; the silhouette is fitted
-through alpha; and what the generator cannot draw (the *difference mask*: tattoos, hands, glasses) stops pulling at the latent.
+W+ optimisation from the mean latent with noise that fades (StyleGAN2's projector, arXiv:1912.04958 §5.3; HFGI3D's
+schedule), with three additions that each can be switched off: the camera is refined together with the latent; the
+silhouette is fitted through alpha; and what the generator cannot draw (the *difference mask*: tattoos, hands, glasses)
+stops pulling at the latent.
 """
 
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ class LatentConfig:
         camera_prior_shift: as above for its shift, in world units.
         camera_weight: of that penalty.
         difference_from: part of the steps after which pixels that cannot be fitted are left out; 1 = never.
-        difference_threshold: smallest smoothed absolute difference, image units [-1,1], that counts as out of distribution.
+        difference_threshold: smallest smoothed absolute difference, image units [-1,1], that counts as out of
+            distribution.
         difference_most: at most this part of the foreground is taken as out of distribution.
     """
 
@@ -79,7 +81,8 @@ class LatentConfig:
 
 @dataclass(frozen=True)
 class LatentOutputs:
-    """pivot_w [1,num_ws,w_dim]; noise: name → [R,R]; camera: refined, batch of 1; difference_mask [1,1,S,S], 1 = out of distribution."""
+    """pivot_w [1,num_ws,w_dim]; noise: name → [R,R]; camera: refined, batch of 1; difference_mask [1,1,S,S], 1 = out
+    of distribution."""
 
     pivot_w: Tensor
     noise: dict[str, Tensor]

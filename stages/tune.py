@@ -1,8 +1,8 @@
 """07 tune: a fresh generator tuned to the input view and the pseudo-views at once, around the fixed pivot.
 
-Pivotal tuning (Roich et al. 2021, arXiv:2106.05744) made multi-view (HFGI3D §3.3). Several views a step come from one pass of
-the backbone. Visible and occluded parts of a pseudo-view carry separate weights (HFGI3D eq. 7), scaled by its confidence. The
-geometry is held to the coarse geometry, because overfitting one view damages geometry.
+Pivotal tuning (Roich et al. 2021, arXiv:2106.05744) made multi-view (HFGI3D §3.3). Several views a step come from one
+pass of the backbone. Visible and occluded parts of a pseudo-view carry separate weights (HFGI3D eq. 7), scaled by its
+confidence. The geometry is held to the coarse geometry, because overfitting one view damages geometry.
 """
 
 import copy
@@ -47,7 +47,8 @@ class TuneConfig:
     Attributes:
         steps: Adam steps.
         learning_rate: of all tuned weights.
-        ramp_up, ramp_down: parts of the steps over which the rate rises linearly and falls as a half cosine; 0 = constant.
+        ramp_up, ramp_down: parts of the steps over which the rate rises linearly and falls as a half cosine; 0 =
+            constant.
         groups: parameter groups that are tuned; see `EG3DGenerator.tunable_parameters`.
         views_per_step: pseudo-views beside the input view in every step; they share one backbone pass.
         l2_weight, perceptual_weight: on the input view.
@@ -134,7 +135,8 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
 
 
 def _downsized(depths: Tensor, alphas: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
-    """Depth [N,1,D,D] averaged with alpha as weight, and alpha, at the rays' resolution: empty pixels must not pull depth."""
+    """Depth [N,1,D,D] averaged with alpha as weight, and alpha, at the rays' resolution: empty pixels must not pull
+    depth."""
     if depths.shape[-1] == resolution:
         return depths, alphas
     small = torch.nn.functional.adaptive_avg_pool2d(alphas, resolution)

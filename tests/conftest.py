@@ -14,7 +14,8 @@ SHARED = ROOT.parent / "shared"
 
 
 def make_tiny_generator(steps: int = 120) -> EG3DGenerator:
-    """A generator with 32² output that was taught one thing in two seconds: a ball of radius 0.2, coloured by direction.
+    """A generator with 32² output that was taught one thing in two seconds: a ball of radius 0.2, coloured by
+    direction.
 
     So every view has a silhouette, depth and texture, and all code paths of the real one are used.
     """

@@ -1,7 +1,8 @@
 """What every 3D GAN of the project offers: its specification, its render, its contract.
 
-The contract is told by what it returns, not by what it inherits from: `Generator` is a protocol. `planes` and `render` are
-apart because one latent is rendered from several cameras in one step: the backbone runs once, the renderer many times.
+The contract is told by what it returns, not by what it inherits from: `Generator` is a protocol. `planes` and `render`
+are apart because one latent is rendered from several cameras in one step: the backbone runs once, the renderer many
+times.
 """
 
 from dataclasses import dataclass
@@ -34,11 +35,13 @@ class GeneratorSpec:
         z_dim, c_dim, w_dim, num_ws: sizes of the latent spaces; c_dim 0 means that the mapping takes no camera.
         box: side of the cube, centred at the origin, that the planes span.
         near, far: ray lengths between which a ray is sampled; None where they follow from the box.
-        radius, pivot, focal: the cameras it was trained with: distance from, point looked at, focal length in image widths.
+        radius, pivot, focal: the cameras it was trained with: distance from, point looked at, focal length in image
+            widths.
         full_head: True if it was trained from all sides (360°).
         plane_convention: a key of `PLANE_AXES`.
         background: value in [-1,1] that rays which hit nothing composite to.
-        has_alpha: True if the subject stands alone on `background`; False if a scene's background is part of the volume.
+        has_alpha: True if the subject stands alone on `background`; False if a scene's background is part of the
+            volume.
     """
 
     family: str
@@ -76,7 +79,8 @@ class Render:
     Attributes:
         image: [N,3,R,R] in [-1,1] (not clamped), R = the output resolution.
         raw: [N,3,r,r] the ray-marched image before super-resolution, in [-1,1].
-        depth: [N,1,r,r] expected z-depth in the camera frame, world units; where nothing is hit its value is meaningless.
+        depth: [N,1,r,r] expected z-depth in the camera frame, world units; where nothing is hit its value is
+            meaningless.
         alpha: [N,1,r,r] accumulated weight of the rays in [0,1].
     """
 
@@ -87,7 +91,8 @@ class Render:
 
 
 class Generator(Protocol):
-    """The contract; see `pmv/generators/eg3d.py` for shapes and `tests/pmv/generators/test_contract.py` for its meaning."""
+    """The contract; see `pmv/generators/eg3d.py` for shapes and `tests/pmv/generators/test_contract.py` for its
+    meaning."""
 
     spec: GeneratorSpec
 

@@ -1,9 +1,9 @@
 """Reads official `.pkl` checkpoints without executing anything in them.
 
-An official EG3D file is a pickle whose persistence wrapper carries Python *source code* that `pickle.load` would execute.
-Here an unpickler with a closed list of names rebuilds plain containers, tensors from their bytes, and inert records in place
-of every class that official files mention; nothing that a file names is ever imported, and any other name is refused.
-Tensor sizes are checked against the bytes that are really there before memory is taken.
+An official EG3D file is a pickle whose persistence wrapper carries Python *source code* that `pickle.load` would
+execute. Here an unpickler with a closed list of names rebuilds plain containers, tensors from their bytes, and inert
+records in place of every class that official files mention; nothing that a file names is ever imported, and any other
+name is refused. Tensor sizes are checked against the bytes that are really there before memory is taken.
 """
 
 import io
@@ -169,7 +169,8 @@ class _LegacyUnpickler(_RestrictedUnpickler):
 
 
 def _read_legacy_storage(data: bytes) -> _Storage:
-    """One storage from a legacy `torch.save` stream: magic, protocol, system, object, keys, then size and bytes of each."""
+    """One storage from a legacy `torch.save` stream: magic, protocol, system, object, keys, then size and bytes of
+    each."""
     if not isinstance(data, bytes):
         raise pickle.UnpicklingError("a tensor's memory that is not bytes")
     stream = io.BytesIO(data)

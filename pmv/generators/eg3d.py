@@ -1,11 +1,12 @@
-"""EG3D: a StyleGAN2 backbone that draws tri-planes, a ray marcher, a super-resolution head (Chan et al. 2022, arXiv:2112.07945).
+"""EG3D: a StyleGAN2 backbone that draws tri-planes, a ray marcher, a super-resolution head (Chan et al. 2022,
+arXiv:2112.07945).
 
 One class serves the official checkpoints and the embedded generator: every difference is a number in `EG3DConfig`.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,8 @@ class EG3DConfig:
 
     @classmethod
     def small(cls, **changes: Any) -> "EG3DConfig":
-        """The embedded generator's shape: 360° heads on mid grey, planes of 128² tight around the head, 64² rays, 256² output."""
+        """The embedded generator's shape: 360° heads on mid grey, planes of 128² tight around the head, 64² rays, 256²
+        output."""
         embedded = cls(
             w_dim=256,
             normalize_z=False,
@@ -173,7 +175,8 @@ class EG3DConfig:
 
 
 class Decoder(nn.Module):
-    """Plane features [B,P,C] → raw density [B,P,1] and features [B,P,C] in [−0.001, 1.001] (mip-NeRF's sigmoid padding)."""
+    """Plane features [B,P,C] → raw density [B,P,1] and features [B,P,C] in [−0.001, 1.001] (mip-NeRF's sigmoid
+    padding)."""
 
     def __init__(self, channels: int, hidden: int, lr_multiplier: float) -> None:
         super().__init__()
@@ -216,7 +219,7 @@ class EG3DGenerator(nn.Module):
         config: its numbers; the weights are random until a state dict is loaded.
     """
 
-    GROUPS = {
+    GROUPS: ClassVar = {
         "mapping": ("backbone.mapping.",),
         "backbone": ("backbone.synthesis.",),
         "decoder": ("decoder.",),
@@ -228,7 +231,8 @@ class EG3DGenerator(nn.Module):
         head = config.super_resolution
         if head.output_resolution != config.resolution:
             raise CheckpointError(
-                f"the super-resolution head gives {head.output_resolution}² pixels, the checkpoint says {config.resolution}²"
+                f"the super-resolution head gives {head.output_resolution}² pixels, "
+                f"the checkpoint says {config.resolution}²"
             )
         if config.plane_convention not in PLANE_AXES:
             raise CheckpointError(f"plane convention {config.plane_convention!r} is not one of {', '.join(PLANE_AXES)}")
@@ -323,7 +327,8 @@ class EG3DGenerator(nn.Module):
         return planes.unflatten(1, (PLANES, self.config.plane_channels))
 
     def density(self, points: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
-        """World points [N,P,3] → raw density [N,P,1] (softplus(x − 1) is the extinction per unit length), features [N,P,C]."""
+        """World points [N,P,3] → raw density [N,P,1] (softplus(x − 1) is the extinction per unit length), features
+        [N,P,C]."""
         return _TriPlaneField(self, planes).density(points, features=True)
 
     def march(
@@ -387,7 +392,8 @@ class EG3DGenerator(nn.Module):
         return Render(image, raw, depth, alpha)
 
     def tunable_parameters(self, group: str) -> dict[str, nn.Parameter]:
-        """State-dict name → parameter of a group: "mapping", "backbone", "decoder", "superresolution", or "all" but the mapping."""
+        """State-dict name → parameter of a group: "mapping", "backbone", "decoder", "superresolution", or "all" but
+        the mapping."""
         if group == "all":
             prefixes = tuple(
                 p for name, group_prefixes in self.GROUPS.items() if name != "mapping" for p in group_prefixes

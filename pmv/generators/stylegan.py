@@ -1,8 +1,8 @@
 """StyleGAN2's mapping and synthesis networks in plain PyTorch (Karras et al. 2020, arXiv:1912.04958).
 
 Module and buffer names give the state-dict keys of the official checkpoints, so that their weights load as they are.
-Modulated convolutions scale the activations before and after one ordinary convolution (the equations of §2.2 rearranged):
-the same numbers as scaling the weights, without a kernel per sample.
+Modulated convolutions scale the activations before and after one ordinary convolution (the equations of §2.2
+rearranged): the same numbers as scaling the weights, without a kernel per sample.
 """
 
 import math
@@ -39,7 +39,8 @@ def upsample_twice(image: Tensor) -> Tensor:
 
 
 def filter_after_transposed(x: Tensor) -> Tensor:
-    """[N,C,2H+1,2W+1] → [N,C,2H,2W]: the (1,3,3,1)/4 filter along both axes, one pixel of zeros around (gain 4 in all)."""
+    """[N,C,2H+1,2W+1] → [N,C,2H,2W]: the (1,3,3,1)/4 filter along both axes, one pixel of zeros around (gain 4 in
+    all)."""
     channels = x.shape[1]
     # (1,3,3,1) computed where x is: copied from the host, it would stall a GPU in every layer
     taps = (4.0 - (2.0 * torch.arange(4, device=x.device) - 3.0).abs()).to(x.dtype) / 4.0
@@ -107,7 +108,8 @@ class MappingNetwork(nn.Module):
 def modulated_convolution(x: Tensor, weight: Tensor, style: Tensor, demodulate: bool, up: bool = False) -> Tensor:
     """x [N,I,H,W] convolved with weight [O,I,k,k] whose input channels are scaled by style [N,I] → [N,O,H',W'].
 
-    With `demodulate` every output channel is divided by the L2 norm of its scaled weights (StyleGAN2 eq. 3). With `up` the
+    With `demodulate` every output channel is divided by the L2 norm of its scaled weights (StyleGAN2 eq. 3). With `up`
+    the
     result has twice the size: transposed convolution, then the low-pass filter.
     """
     y = x * style[:, :, None, None]
@@ -204,7 +206,8 @@ class SynthesisBlock(nn.Module):
     def forward(
         self, x: Tensor | None, image: Tensor | None, w: Tensor, noise: dict[str, Tensor | None]
     ) -> tuple[Tensor, Tensor]:
-        """x and image of the block before (None for the first); w [N,num_convolutions+1,w_dim], the last row for to-RGB;
+        """x and image of the block before (None for the first); w [N,num_convolutions+1,w_dim], the last row for
+        to-RGB;
         noise: layer name → noise or None. Returns features and picture at this resolution."""
         if x is None:
             x = self.const.expand(len(w), -1, -1, -1)

@@ -82,8 +82,9 @@ class SuperResolution(nn.Module):
     def forward(self, raw: Tensor, features: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the image, and the raw image as the official code reports it.
 
-        Official heads whose first block keeps the resolution add that block's picture to the raw image *in place*, so what
-        their callers (losses, discriminators, reference outputs) know as the raw image is the picture after that block.
+        Official heads whose first block keeps the resolution add that block's picture to the raw image *in place*, so
+        what their callers (losses, discriminators, reference outputs) know as the raw image is the picture after that
+        block.
         """
         rows = w[:, -1:].expand(-1, 3, -1)
         x, image = self._resize(features), self._resize(raw)

@@ -19,7 +19,8 @@ class Field(Protocol):
     """What is marched through."""
 
     def density(self, points: Tensor, features: bool) -> tuple[Tensor, Tensor]:
-        """points [B,P,3] → raw density [B,P,1] and features [B,P,C] in [0,1]; without `features` the second is empty, C = 0."""
+        """points [B,P,3] → raw density [B,P,1] and features [B,P,C] in [0,1]; without `features` the second is empty,
+        C = 0."""
         ...
 
 
@@ -75,7 +76,8 @@ class March:
 
 
 def _weights(t: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights of the S−1 intervals between S sorted samples [B,R,S], and their mid-points (Max 1995; EG3D's midpoint rule).
+    """Weights of the S−1 intervals between S sorted samples [B,R,S], and their mid-points (Max 1995; EG3D's midpoint
+    rule).
 
     Density is the mean of both ends, biased by −1 before the softplus, as EG3D does it to start with clear space.
     """
@@ -132,8 +134,8 @@ def importance(t: Tensor, weights: Tensor, samples: int, jitter: torch.Generator
 def _composite(weights: Tensor, features_of: Callable[[Tensor], Tensor], background: float) -> tuple[Tensor, Tensor]:
     """Colour [B,R,C] in [-1,1] and alpha [B,R,1] from the weights [B,R,S−1] of the intervals between sorted samples.
 
-    An interval's colour is the mean of its ends, so a sample counts half of each interval beside it; `features_of` sums the
-    features [0,1] of all samples with those sample weights [B,R,S].
+    An interval's colour is the mean of its ends, so a sample counts half of each interval beside it; `features_of`
+    sums the features [0,1] of all samples with those sample weights [B,R,S].
     """
     alpha = weights.sum(-1, keepdim=True)
     colour = features_of(F.pad(weights, (1, 0)) / 2 + F.pad(weights, (0, 1)) / 2)
@@ -141,7 +143,8 @@ def _composite(weights: Tensor, features_of: Callable[[Tensor], Tensor], backgro
 
 
 def _expected_depth(weights: Tensor, middles: Tensor, alpha: Tensor, t: Tensor) -> Tensor:
-    """[B,R,1] mean ray length under the weights. A ray that hits nothing has no depth: it gets the far end, no gradient."""
+    """[B,R,1] mean ray length under the weights. A ray that hits nothing has no depth: it gets the far end, no
+    gradient."""
     anything = alpha > 1e-8
     depth = (weights * middles).sum(-1, keepdim=True) / torch.where(anything, alpha, torch.ones_like(alpha))
     return torch.where(anything, depth, t.amax()).clamp(t.amin(), t.amax())
@@ -217,11 +220,13 @@ def _march_sparse(
     jitter: torch.Generator | None,
     hit: Tensor | None,
 ) -> March:
-    """The same result as the dense march, faster where memory is slow: most samples lie in clear space or behind the surface.
+    """The same result as the dense march, faster where memory is slow: most samples lie in clear space or behind the
+    surface.
 
-    A first pass without gradients finds the density of every sample. Only samples beside an interval that some light reaches
-    (transmittance > 1e-5) and that is not perfectly clear (extinction·length > 1e-6) are then evaluated with features and
-    gradients; the others keep their density as a constant, so depth and alpha are exact and colour lacks less than 1e-4.
+    A first pass without gradients finds the density of every sample. Only samples beside an interval that some light
+    reaches (transmittance > 1e-5) and that is not perfectly clear (extinction·length > 1e-6) are then evaluated with
+    features and gradients; the others keep their density as a constant, so depth and alpha are exact and colour lacks
+    less than 1e-4.
     """
     origins, directions = origins[0], directions[0]
     with torch.no_grad():

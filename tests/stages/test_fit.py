@@ -1,6 +1,7 @@
 """The three optimising stages on a tiny generator: they do what they are for, and what they promise not to do."""
 
 import copy
+import itertools
 import math
 from dataclasses import replace
 
@@ -39,7 +40,9 @@ def target(tiny_generator):
 
 def latent_inputs(target, camera=None, edit=None):
     _, true_camera, image, foreground = target
-    return latent.LatentInputs(image, foreground, torch.zeros_like(foreground) if edit is None else edit, camera or true_camera)
+    return latent.LatentInputs(
+        image, foreground, torch.zeros_like(foreground) if edit is None else edit, camera or true_camera
+    )
 
 
 FAST = latent.LatentConfig(steps=60, learning_rate=0.05, mean_samples=64, w_distance_weight=0.0, difference_from=1.0)
@@ -52,7 +55,7 @@ def view(generator, out):
 def test_ramped_rate_rises_stays_and_falls():
     rates = [ramped_rate(i, 100, 0.1, 0.3) for i in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[20] == 1.0 and rates[60] == 1.0
-    assert 0 < rates[-1] < 0.01 and all(a >= b for a, b in zip(rates[70:], rates[71:], strict=False))
+    assert 0 < rates[-1] < 0.01 and all(a >= b for a, b in itertools.pairwise(rates[70:]))
     assert ramped_rate(0, 100, 0.0, 0.0) == 1.0
 
 
@@ -71,10 +74,14 @@ def test_latent_refines_a_wrong_camera(context, target, tiny_generator):
     generator = copy.deepcopy(tiny_generator)
     generator.mean_w = lambda *_: target[0].clone()  # type: ignore[method-assign]
     wrong = generator.spec.orbit(0.25 + math.radians(4), 0.1)
-    config = replace(FAST, steps=80, learning_rate=0.02, w_noise=0.0, camera_rate=5.0, camera_weight=0.0, w_plus_from=2.0)
+    config = replace(
+        FAST, steps=80, learning_rate=0.02, w_noise=0.0, camera_rate=5.0, camera_weight=0.0, w_plus_from=2.0
+    )
     out = latent.run(latent_inputs(target, wrong), config, replace(context, generator=generator))
     assert out.camera.angle_to(target[1]) < 0.7 * wrong.angle_to(target[1])
-    kept = latent.run(latent_inputs(target, wrong), replace(config, steps=3, camera_rate=0.0), replace(context, generator=generator))
+    kept = latent.run(
+        latent_inputs(target, wrong), replace(config, steps=3, camera_rate=0.0), replace(context, generator=generator)
+    )
     torch.testing.assert_close(kept.camera.labels(), wrong.labels())
 
 
@@ -83,7 +90,9 @@ def test_adjust_camera_keeps_the_pivot_in_view():
     same = latent.adjust_camera(camera, torch.zeros(3), torch.zeros(3), (0.0, 0.1, 0.2))
     torch.testing.assert_close(same.cam2world, camera.cam2world)
     turned = latent.adjust_camera(camera, torch.tensor([0.0, 0.1, 0.0]), torch.zeros(3), (0.0, 0.1, 0.2))
-    torch.testing.assert_close(turned.cam2world, Camera.orbit(0.5, 0.2, pivot=(0.0, 0.1, 0.2)).cam2world, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        turned.cam2world, Camera.orbit(0.5, 0.2, pivot=(0.0, 0.1, 0.2)).cam2world, atol=1e-5, rtol=0
+    )
 
 
 def test_difference_mask_finds_what_was_painted_on(target):
@@ -204,7 +213,9 @@ def test_tune_fits_input_and_pseudo_views(context, target, pivot, tiny_generator
     assert (after.alpha - seen.alpha).abs().mean() < 0.05
     # a view without confidence asks for nothing
     blind = tune.run(
-        replace(inputs, confidences=torch.zeros(len(views)), pseudo_views=-wanted), replace(config, hold_weight=0.0), context
+        replace(inputs, confidences=torch.zeros(len(views)), pseudo_views=-wanted),
+        replace(config, hold_weight=0.0),
+        context,
     )
     sighted = copy.deepcopy(tiny_generator)
     sighted.load_state_dict(blind.tuned_state, strict=False)

@@ -1,4 +1,5 @@
-"""Checkpoints: what is written is read back; what is hostile or damaged is refused in one line, without side effects."""
+"""Checkpoints: what is written is read back; what is hostile or damaged is refused in one line, without side
+effects."""
 
 import io
 import json

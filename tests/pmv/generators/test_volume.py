@@ -74,7 +74,7 @@ def test_sparse_march_equals_dense_march(jitter):
 
 
 def test_importance_samples_gather_at_the_surface():
-    origins, directions, near, far = rays(1)
+    _, _, near, far = rays(1)
     t = stratified(near, far, 48, None)
     weights = torch.zeros(1, 1, 47)
     weights[..., 20] = 1.0
