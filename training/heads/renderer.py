@@ -21,8 +21,11 @@ _REACH = 0.9  # half width of the depth maps, world units: holds the shoulders t
 _SHADOW_SIZE = 1024
 _TILE_SIZE, _TILE_COLUMNS = 128, 7
 _CLIP_DISTANCE0 = 0x3000  # GL_CLIP_DISTANCE0, which moderngl has no name for
-_FREE_UNITS = {"noise_texture": 0, "eye_texture": 1, "shadow_map": 2, "baked_albedo": 3, "baked_gloss": 4, "baked_bumps": 5}
-_SCRATCH_UNITS = (6, 7, 8)
+_FIXED_UNITS = {
+    "noise_texture": 0, "eye_texture": 1, "shadow_map": 2, "baked_albedo": 3, "baked_gloss": 4, "baked_bumps": 5,
+    "strand_texture": 6,
+}
+_SCRATCH_UNITS = (7, 8, 9)
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,32 @@ def _noise_cells() -> bytes:
     return (np.clip(noise, 0, 1) * 255).astype(np.uint8).tobytes()
 
 
+def _stretched(noise: NDArray, size: tuple[int, int]) -> NDArray:
+    """Periodic linear interpolation of noise [h,w] to a size (height, width)."""
+    for axis, length in enumerate(size):
+        count = noise.shape[axis]
+        place = np.arange(length) * count / length
+        low = place.astype(int)
+        part = (place - low).reshape((-1, 1) if axis == 0 else (1, -1))
+        noise = noise.take(low, axis) * (1 - part) + noise.take((low + 1) % count, axis) * part
+    return noise
+
+
+@cache
+def _strands() -> tuple[int, int, bytes]:
+    """Width, height and bytes of the repeating strand texture: u across, v along the hair; channels: tone, thin hairs, locks."""
+    height, width = 256, 2048
+    rng = np.random.default_rng(1)
+
+    def noise(rows: int, columns: int) -> NDArray:
+        drawn = _stretched(rng.random((rows, columns)), (height, width))
+        return (drawn - drawn.mean()) / drawn.std() * 0.2 + 0.5
+
+    tone = 0.5 + 0.76 * (noise(14, 176) - 0.5) + 1.05 * (noise(42, 640) - 0.5)
+    channels = np.stack([0.5 + (tone - 0.5) * 0.62, noise(36, 1320), noise(10, 110), np.full((height, width), 0.5)], 2)
+    return width, height, (np.clip(channels, 0, 1) * 255).astype(np.uint8).tobytes()
+
+
 def _source(*names: str, **constants: int | float) -> str:
     defines = {f"PART_{name.upper()}": number for name, number in _PART_NUMBERS.items()} | constants
     header = ["#version 330", *(f"#define {name} {value}" for name, value in defines.items())]
@@ -153,6 +182,8 @@ class HeadRenderer:
         self._directions = _directions()
         self._programs = self._compile()
         self._noise = context.texture3d((64, 64, 64), 4, _noise_cells())
+        width, height, strands = _strands()
+        self._strand_texture = context.texture((width, height), 4, strands)
         self._shadow_map = context.depth_texture((_SHADOW_SIZE, _SHADOW_SIZE))
         self._shadow_target = context.framebuffer(depth_attachment=self._shadow_map)
         rows = -(-len(self._directions) // _TILE_COLUMNS)
@@ -241,12 +272,13 @@ class HeadRenderer:
             self._head = head
             self._load_eye_texture(head.eye_texture)
             self._parts = [self._upload(part, head) for part in head.parts]
-            uniforms = {**head.material, **head.light, **_FREE_UNITS, "specular": float(self._specular)}
+            uniforms = {**head.material, **head.light, **_FIXED_UNITS, "specular": float(self._specular)}
             for program in ("surface", "depth", "cap", "bake"):
                 self._set(program, pole=head.pole, clip_box=self._clip_box, **uniforms)
-            self._noise.use(_FREE_UNITS["noise_texture"])
-            self._eye_texture.use(_FREE_UNITS["eye_texture"])
-            self._shadow_map.use(_FREE_UNITS["shadow_map"])
+            self._noise.use(_FIXED_UNITS["noise_texture"])
+            self._strand_texture.use(_FIXED_UNITS["strand_texture"])
+            self._eye_texture.use(_FIXED_UNITS["eye_texture"])
+            self._shadow_map.use(_FIXED_UNITS["shadow_map"])
             self._bake(head)
             self._shade_occlusion()
             self._cast_shadow(head)
@@ -275,7 +307,7 @@ class HeadRenderer:
         self._grow.render(self._gl.TRIANGLES, vertices=3)
         for name, texture in zip(("baked_albedo", "baked_gloss", "baked_bumps"), self._grown):
             texture.build_mipmaps()
-            texture.use(_FREE_UNITS[name])
+            texture.use(_FIXED_UNITS[name])
         for item in (array, indices, decal):
             item.release()
 

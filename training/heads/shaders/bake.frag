@@ -16,8 +16,8 @@ layout(location = 2) out vec4 out_bumps;
 float relief(vec3 r) {
     float ax = abs(r.x);
     float front = smoothstep(0.2, 0.9, r.z);
-    float wobble = fractal_noise(r * 5.0 + 20.0) - 0.5;
-    float height = (0.005 + 0.003 * wrinkles) * (fractal_noise(r * 60.0 + fine_seed * 64.0) - 0.5) + 0.007 * (fractal_noise(r * 24.0 + 5.0) - 0.5);
+    float wobble = value_noise(r * 6.0 + 20.0) - 0.5;
+    float height = (0.005 + 0.003 * wrinkles) * (value_noise(r * 75.0 + fine_seed * 64.0) - 0.5) + 0.007 * (value_noise(r * 30.0 + 5.0) - 0.5);
     float rows = sin((r.y + 0.05 * wobble + 0.04 * ax * ax) * 58.0);
     float forehead = gauss(vec2(ax, r.y - 7.86), vec2(0.50, 0.17)) * front;
     height -= wrinkles * 0.016 * forehead * smoothstep(0.35, 1.0, rows + 0.8 * wobble);
@@ -45,7 +45,7 @@ void main() {
     float front = smoothstep(0.2, 0.9, r.z);
     vec3 fine_shift = vec3(fine_seed * 64.0, 0.0, 0.0);
     float broad = fractal_noise(r * 3.0 + SEED * 64.0), middle = fractal_noise(r * 9.0 + SEED.yzx * 64.0);
-    float small = fractal_noise(r * 22.0 + SEED.zxy * 64.0), fine = fractal_noise(r * 55.0 + fine_shift);
+    float small = value_noise(r * 28.0 + SEED.zxy * 64.0), fine = value_noise(r * 70.0 + fine_shift);
 
     // skin: tone drifts from yellow to red at several scales, as blood and melanin do
     vec3 albedo = skin;
@@ -104,14 +104,12 @@ void main() {
     // hair painted on the scalp: solid under the hair, single baby hairs at the hairline
     float scalp = smoothstep(6.75, 7.0, r.y + max(0.0, 0.6 - r.z) * 0.5) * (1.0 - smoothstep(0.95, 1.25, r.z) * smoothstep(7.75, 7.55, r.y));
     scalp *= 1.0 - smoothstep(0.80, 0.84, ax) * smoothstep(7.6, 7.4, r.y);
-    vec2 around;
-    float along_hair = polar_place(r, around);
-    float strands = value_noise(vec3(around * 110.0, along_hair * 5.0) + 64.0 * SEED);
-    float baby = value_noise(vec3(around * 170.0, along_hair * 7.0) + 64.0 * SEED.zxy);
+    vec4 strand = texture(strand_texture, polar_place(r));
+    float strands = strand.r, baby = strand.g;
     float clump = fractal_noise(r * 5.0 + 40.0) - 0.5;
     float near = v_extra.x + clump * 0.16 + (strands - 0.5) * 0.20;
     float solid = smoothstep(0.13, 0.0, near);
-    float wisps = smoothstep(0.24, 0.02, near + 0.05) * smoothstep(0.50, 0.68, baby) * 0.75;
+    float wisps = smoothstep(0.24, 0.02, near + 0.05) * smoothstep(0.48, 0.70, baby) * 0.75;
     float painted = scalp * max(solid, wisps) * (1.0 - bald);
     albedo = mix(albedo, hair * 0.45 * (0.6 + 0.8 * fine), painted * 0.92);
     float shaved = smoothstep(7.2, 7.5, r.y + max(0.0, 0.9 - r.z) * 0.55 - 0.12) * smoothstep(1.25, 0.95, r.z + 0.35 * (r.y - 7.9)) * step(ax, 0.82);

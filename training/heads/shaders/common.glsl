@@ -1,6 +1,7 @@
 // Noise and the masks that several passes share. All are functions of the REST position (decimetres on the base mesh), so
 // that lips, brows and beards stay where they belong on every morph.
 uniform sampler3D noise_texture;  // 64³ periodic cells, four channels about 0.5
+uniform sampler2D strand_texture;
 uniform float curly;
 uniform float frayed;
 uniform float trim_height;
@@ -22,47 +23,39 @@ float fractal_noise(vec3 cells) {
 
 float gauss(vec2 offset, vec2 width) { vec2 q = offset / width; return exp(-dot(q, q)); }
 
-// Angle from the pole of the hair (radians) and the direction around it as a point on the unit circle.
-float polar_place(vec3 rest, out vec2 around) {
+// Place in the strand texture, which repeats: around the pole and away from it, or across and along the strands.
+vec2 polar_place(vec3 rest) {
     vec3 d = normalize(rest - SKULL_CENTRE);
     vec3 first = normalize(cross(pole, vec3(1.0, 0.0, 0.01)));
     vec3 second = cross(pole, first);
-    around = normalize(vec2(dot(d, first), dot(d, second)) + 1e-5);
-    return acos(clamp(dot(d, pole), -1.0, 1.0));
+    return vec2(atan(dot(d, second), dot(d, first) + 1e-5) / 6.2831853, acos(clamp(dot(d, pole), -1.0, 1.0)) / 6.0);
 }
 
-// Noise along strands, four values about 0.5; extra = (across, along, ·, polar flag and gap).
-vec4 strand_noise(vec3 rest, vec4 extra, vec2 frequency, vec3 shift) {
-    if (extra.w > 0.0) {
-        vec2 around;
-        float along = polar_place(rest, around);
-        return texture(noise_texture, vec3(around * frequency.x, along * frequency.y) / 64.0 + shift);
+// Opacity of hair in [0,1]: strands thin out towards the open edges of the mesh and the outer shells. extra = (across, along,
+// distance to the edge, polar flag and gap to the skin); tone: light and dark of the strands, about 0.5; drift: slow noise.
+float hair_opacity(vec3 rest, vec4 extra, float shell, out float tone, out float drift) {
+    bool polar = extra.w > 0.0;
+    vec2 place = polar ? polar_place(rest) : vec2(extra.x / 8.4, -extra.y / 20.0);
+    vec4 strand = texture(strand_texture, place);  // tone, thin hairs, locks, ·
+    vec4 cells = texture(noise_texture, rest * (7.0 / 64.0) + 0.2);
+    drift = cells.g;
+    tone = 0.5 + 1.5 * (strand.r - 0.5);
+    float thin = clamp(0.5 + 1.6 * (strand.g - 0.5), 0.0, 1.0);
+    float locks = strand.b - 0.5;
+    if (curly > 0.5) {
+        tone = 0.5 + 1.6 * (fractal_noise(rest * 22.0 + SEED * 64.0) - 0.5);
+        thin = clamp(0.5 + 1.5 * (value_noise(rest * 30.0) - 0.5), 0.0, 1.0);
+        locks = 0.0;
+    } else if (polar) {  // around the pole strands would pinch together
+        tone = mix(tone, 0.5, 0.7 * smoothstep(0.06, 0.0, place.y));
     }
-    return texture(noise_texture, vec3(extra.x * frequency.x * 0.75, -extra.y * frequency.y * 0.3, 7.0) / 64.0 + shift);
-}
-
-// Opacity of hair in [0,1]: strands thin out towards the open edges of the mesh and the outer shells. tone: light and dark of
-// the strands, about 0.5.
-float hair_opacity(vec3 rest, vec4 extra, float shell, out float tone) {
-    vec4 broad = strand_noise(rest, extra, vec2(28.0, 2.4), SEED);
-    vec4 fine = strand_noise(rest, extra, vec2(102.0, 7.0), SEED.zxy);
-    tone = 0.5 + 1.5 * (0.38 * broad.r + 0.62 * fine.r - 0.5);
-    float isotropic = curly;
-    if (extra.w > 0.0) {  // around the pole strands would pinch together
-        vec2 around;
-        isotropic = max(curly, 0.7 * smoothstep(0.35, 0.0, polar_place(rest, around)));
-    }
-    if (isotropic > 0.0) tone = mix(tone, 0.5 + 1.6 * (fractal_noise(rest * 22.0 + SEED * 64.0) - 0.5), isotropic);
-
     // near the skin the edge is a hairline: single fine hairs that fade; away from it, the tips of locks
     float hairline = smoothstep(0.22, 0.06, abs(extra.w) - 1.0);
-    float thin = clamp(0.5 + 1.6 * (strand_noise(rest, extra, vec2(210.0, 6.0), SEED.yzx).g - 0.5), 0.0, 1.0);
-    float curls = clamp(0.5 + 1.5 * (value_noise(rest * 30.0) - 0.5), 0.0, 1.0);
-    float strands = mix(0.15 * tone + 0.85 * thin, curls, curly);
-    float irregular = 0.7 * (broad.g - 0.5) * (1.0 - curly) + 0.9 * (value_noise(rest * 7.0 + 11.0) - 0.5) + 0.3 * (fine.g - 0.5) * (1.0 - curly);
+    float irregular = 0.8 * locks + 0.9 * (cells.r - 0.5);
     float inside = extra.z / frayed + irregular * 0.8;
     inside = min(inside, (rest.y - trim_height) / 0.22 + irregular);
     float solid = clamp(inside * mix(1.0, 0.8, hairline), 0.0, 1.0);
+    float strands = 0.15 * tone + 0.85 * thin;
     float opacity = solid + (strands - 0.5) * 1.7 * (1.25 - solid);
     if (shells > 1) opacity -= shell * 0.75 - (strands - 0.5) * shell * 1.6;
     return smoothstep(0.12 - 0.06 * hairline, mix(0.52, 0.95, hairline), opacity);
@@ -81,7 +74,8 @@ float lip_mask(vec3 rest) {
 // Where a beard grows, in [0,1]; beard_cheeks raises its line on the cheeks.
 float beard_region(vec3 rest) {
     float ax = abs(rest.x);
-    float rough = fractal_noise(rest * 16.0) - 0.5;
+    vec4 cells = texture(noise_texture, rest * (16.0 / 64.0));
+    float rough = 0.6 * cells.r + 0.4 * cells.g - 0.5;
     float jaw = 6.13 + max(0.0, 1.42 - rest.z) * 0.46;
     float cheek = 6.86 - 0.16 * (1.0 - beard_cheeks);
     float region = smoothstep(cheek + 0.20, cheek - 0.08, rest.y - 0.16 * smoothstep(0.45, 0.72, ax) + rough * 0.1);
@@ -97,15 +91,14 @@ float beard_region(vec3 rest) {
 }
 
 float beard_strands(vec3 rest) {
-    return 0.4 * value_noise(vec3(rest.x * 110.0, rest.y * 26.0, rest.z * 70.0) + 64.0 * SEED)
-         + 0.6 * value_noise(vec3(rest.x * 210.0, rest.y * 60.0, rest.z * 130.0) + 64.0 * SEED.zxy);
+    vec4 cells = texture(noise_texture, vec3(rest.x * 190.0, rest.y * 70.0, rest.z * 130.0) / 64.0 + SEED);
+    return 0.5 * cells.r + 0.5 * cells.g;
 }
 
 // Opacity of a beard's shell: hairs get fewer with height, and only the thick of the beard reaches the outer shells.
-float beard_opacity(vec3 rest, float shell) {
+float beard_opacity(vec3 rest, float shell, float hairs) {
     float region = beard_region(rest) * smoothstep(0.0, 0.9, beard);
-    float hairs = clamp(0.5 + 2.0 * (beard_strands(rest) - 0.5), 0.0, 1.0);
-    float clumps = value_noise(rest * 14.0 + 3.0) - 0.5;
-    float keep = region * 1.2 - shell * (1.55 - 0.65 * region) + (hairs - 0.5) * (0.9 + shell) + clumps * 0.5 * (0.4 + shell);
-    return smoothstep(0.20, 0.80, keep) * smoothstep(0.02, 0.3, region);
+    float spread = clamp(0.5 + 2.2 * (hairs - 0.5), 0.0, 1.0);
+    float keep = region * 1.25 - shell * (1.45 - 0.55 * region) + (spread - 0.5) * (0.7 + 0.5 * shell);
+    return smoothstep(0.10, 0.75, keep) * smoothstep(0.02, 0.3, region);
 }

@@ -32,10 +32,11 @@ vec3 ambient(vec3 n) {
 float key_visibility() {
     vec3 place = v_light_place.xyz / v_light_place.w * 0.5 + 0.5;
     float sum = 0.0;
-    for (int i = -1; i <= 1; i++)
-        for (int j = -1; j <= 1; j++)
-            sum += texture(shadow_map, vec3(place.xy + vec2(float(i), float(j)) * (1.6 / SHADOW_SIZE), place.z - 0.004));
-    return sum / 9.0;
+    for (int i = 0; i < 4; i++) {
+        vec2 corner = vec2(float(i & 1), float(i >> 1)) * 2.0 - 1.0;
+        sum += texture(shadow_map, vec3(place.xy + corner * (1.2 / SHADOW_SIZE), place.z - 0.004));
+    }
+    return sum / 4.0;
 }
 
 vec3 tone_mapped(vec3 c) {
@@ -91,19 +92,19 @@ void main() {
         sharpness = 50.0;
         open *= 0.9;
     } else if (part == PART_BEARD) {
-        opacity = beard_opacity(v_rest, v_shell);
-        if (fringe == 0 ? opacity < 0.8 : (opacity >= 0.8 || opacity < 0.03)) discard;
         float hairs = beard_strands(v_rest);
+        opacity = beard_opacity(v_rest, v_shell, hairs);
+        if (fringe == 0 ? opacity < 0.8 : (opacity >= 0.8 || opacity < 0.03)) discard;
         albedo = brows * (0.35 + 1.5 * hairs) * mix(0.5, 1.25, v_shell);
         open *= mix(0.6, 1.0, v_shell);
         scatter = 0.0;
     } else {
-        float tone;
-        opacity = hair_opacity(v_rest, v_extra, v_shell, tone);
+        float tone, drift;
+        opacity = hair_opacity(v_rest, v_extra, v_shell, tone, drift);
         if (fringe == 0 ? opacity < 0.8 : (opacity >= 0.8 || opacity < 0.03)) discard;
         if (dot(n, to_camera) < 0.0 && !gl_FrontFacing) n = -n;
         albedo = hair * (0.35 + 1.9 * tone * tone) * mix(0.55, 1.1, shells > 1 ? v_shell : 0.8);
-        albedo *= 0.85 + 0.3 * value_noise(v_rest * 4.0 + SEED * 64.0);
+        albedo *= 0.85 + 0.3 * drift;
         // two highlights of Kajiya and Kay's model, shifted along the strand (Marschner et al. 2003)
         vec3 strand = normalize(v_tangent + (tone - 0.5) * 1.3 * n);
         strand = normalize(strand - n * dot(strand, n));
