@@ -79,20 +79,18 @@ class Camera:
         def tensor(a) -> Tensor:
             return torch.as_tensor(a, dtype=torch.float32, device=device)
 
-        yaw, pitch, radius, focal, roll = torch.broadcast_tensors(
-            *(tensor(a).reshape(-1) for a in (yaw, pitch, radius, focal, roll))
-        )
-        sy, cy, sp, cp = yaw.sin(), yaw.cos(), pitch.sin(), pitch.cos()
+        y, p, r, f, turn = torch.broadcast_tensors(*(tensor(a).reshape(-1) for a in (yaw, pitch, radius, focal, roll)))
+        sy, cy, sp, cp = y.sin(), y.cos(), p.sin(), p.cos()
         backward = torch.stack([sy * cp, sp, cy * cp], -1)  # from the pivot to the camera
         right = torch.stack([cy, torch.zeros_like(cy), -sy], -1)
         down = torch.stack([sy * sp, -cp, cy * sp], -1)
-        sr, cr = roll.sin()[:, None], roll.cos()[:, None]
+        sr, cr = turn.sin()[:, None], turn.cos()[:, None]
         right, down = cr * right + sr * down, cr * down - sr * right
-        position = tensor(pivot).reshape(-1, 3) + radius[:, None] * backward
+        position = tensor(pivot).reshape(-1, 3) + r[:, None] * backward
         top = torch.stack([right, down, -backward, position], -1)
         bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(top), 1, 4)
-        zero, half, one = torch.zeros_like(focal), torch.full_like(focal, 0.5), torch.ones_like(focal)
-        intrinsics = torch.stack([focal, zero, half, zero, focal, half, zero, zero, one], -1).reshape(-1, 3, 3)
+        zero, half, one = torch.zeros_like(f), torch.full_like(f, 0.5), torch.ones_like(f)
+        intrinsics = torch.stack([f, zero, half, zero, f, half, zero, zero, one], -1).reshape(-1, 3, 3)
         return cls(torch.cat([top, bottom], 1), intrinsics)
 
     @classmethod

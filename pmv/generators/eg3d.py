@@ -144,6 +144,7 @@ class EG3DConfig:
             raise CheckpointError("only softplus density and linear depth sampling are supported by the EG3D family")
         near, far = rendering["ray_start"], rendering["ray_end"]
         automatic = near == "auto" and far == "auto"
+        px, py, pz = (float(x) for x in rendering.get("avg_camera_pivot", (0.0, 0.0, 0.0)))
         half_head = kwargs.get("sr_num_fp16_res", 0) > 0
         return cls(
             z_dim=kwargs["z_dim"],
@@ -170,7 +171,7 @@ class EG3DConfig:
             head_antialias=bool(rendering.get("sr_antialias", False)) and head != "SuperresolutionHybridDeepfp32",
             head_noise=rendering.get("superresolution_noise_mode", "none") == "const",
             radius=float(rendering.get("avg_camera_radius", EG3D_RADIUS)),
-            pivot=tuple(float(x) for x in rendering.get("avg_camera_pivot", (0.0, 0.0, 0.0))),
+            pivot=(px, py, pz),
         )
 
 
@@ -280,7 +281,7 @@ class EG3DGenerator(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.backbone.mapping.w_avg.device
+        return next(self.parameters()).device
 
     def map(self, z: Tensor, camera: Camera, truncation: float = 1.0, cutoff: int | None = None) -> Tensor:
         """z [N,z_dim] → w [N,num_ws,w_dim], conditioned on the camera's label.

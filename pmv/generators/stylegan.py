@@ -78,6 +78,8 @@ class MappingNetwork(nn.Module):
         normalize_z: scale z to unit second moment, as StyleGAN2 does; False where the length of z carries meaning.
     """
 
+    w_avg: Tensor
+
     def __init__(
         self, z_dim: int, c_dim: int, w_dim: int, num_ws: int, num_layers: int, normalize_z: bool = True
     ) -> None:
@@ -109,8 +111,7 @@ def modulated_convolution(x: Tensor, weight: Tensor, style: Tensor, demodulate: 
     """x [N,I,H,W] convolved with weight [O,I,k,k] whose input channels are scaled by style [N,I] → [N,O,H',W'].
 
     With `demodulate` every output channel is divided by the L2 norm of its scaled weights (StyleGAN2 eq. 3). With `up`
-    the
-    result has twice the size: transposed convolution, then the low-pass filter.
+    the result has twice the size: transposed convolution, then the low-pass filter.
     """
     y = x * style[:, :, None, None]
     if up:
@@ -206,17 +207,20 @@ class SynthesisBlock(nn.Module):
     def forward(
         self, x: Tensor | None, image: Tensor | None, w: Tensor, noise: dict[str, Tensor | None]
     ) -> tuple[Tensor, Tensor]:
-        """x and image of the block before (None for the first); w [N,num_convolutions+1,w_dim], the last row for
-        to-RGB;
-        noise: layer name → noise or None. Returns features and picture at this resolution."""
-        if x is None:
-            x = self.const.expand(len(w), -1, -1, -1)
+        """Features and picture at this block's resolution.
+
+        Args:
+            x, image: of the block before; None for the first.
+            w: [N,num_convolutions+1,w_dim], the last row for to-RGB.
+            noise: layer name → noise or None.
+        """
+        y = self.const.expand(len(w), -1, -1, -1) if x is None else x
         for row, (name, layer) in enumerate(self.layers()):
-            x = layer(x, w[:, row], noise[name])
-        y = self.torgb(x, w[:, self.num_convolutions])
+            y = layer(y, w[:, row], noise[name])
+        picture = self.torgb(y, w[:, self.num_convolutions])
         if image is not None:
-            y = y + (upsample_twice(image) if self.up else image)
-        return x, y
+            picture = picture + (upsample_twice(image) if self.up else image)
+        return y, picture
 
 
 class SynthesisNetwork(nn.Module):

@@ -14,6 +14,8 @@ from pmv.optimise import ramped_rate, render_views
 from stages import coarse, latent, tune
 from stages.context import Context
 
+Pivot = tuple[torch.Tensor, dict[str, torch.Tensor]]
+
 
 def plain_distance(a, b, mask=None):
     """Stands in for the perceptual distance: pictures of 32 pixels are too small for its networks."""
@@ -120,12 +122,12 @@ def test_edited_pixels_do_not_pull_at_the_latent(context, target):
 
 
 @pytest.fixture(scope="module")
-def pivot(tiny_generator):
+def pivot(tiny_generator) -> Pivot:
     w = tiny_generator.mean_w(64)
     return w, {name: value.clone() for name, value in tiny_generator.noise_buffers().items()}
 
 
-def coarse_inputs(target, pivot):
+def coarse_inputs(target, pivot: Pivot):
     _, camera, image, foreground = target
     return coarse.CoarseInputs(image, foreground, 0 * foreground, 0 * foreground, *pivot, camera)
 
@@ -150,7 +152,7 @@ def test_pseudo_cameras_lie_on_ellipses_around_the_input(tiny_generator):
     assert len(around) == 6 and angles.min() > 20 and angles.max() > 130
 
 
-def test_coarse_fits_the_input_and_leaves_the_original_generator_alone(context, target, pivot, tiny_generator):
+def test_coarse_fits_the_input_and_leaves_the_original_generator_alone(context, target, pivot: Pivot, tiny_generator):
     before_weights = {k: v.clone() for k, v in tiny_generator.state_dict().items()}
     out = coarse.run(coarse_inputs(target, pivot), QUICK, context)
     start = render_views(tiny_generator, *pivot, target[1]).image
@@ -164,7 +166,7 @@ def test_coarse_fits_the_input_and_leaves_the_original_generator_alone(context, 
     torch.testing.assert_close(render_views(tuned, *pivot, target[1]).image, out.input_render)
 
 
-def test_holding_keeps_the_geometry_of_other_views(context, target, pivot, tiny_generator):
+def test_holding_keeps_the_geometry_of_other_views(context, target, pivot: Pivot, tiny_generator):
     config = replace(QUICK, steps=30)
     runs = {}
     for weight in (0.0, 20.0):
@@ -175,14 +177,14 @@ def test_holding_keeps_the_geometry_of_other_views(context, target, pivot, tiny_
     assert moved[20.0] < 0.7 * moved[0.0]
 
 
-def test_coarse_stops_when_close_enough(context, target, pivot):
+def test_coarse_stops_when_close_enough(context, target, pivot: Pivot):
     rows = []
     recording = replace(context, record=lambda **row: rows.append(row))
     coarse.run(coarse_inputs(target, pivot), replace(QUICK, stop_at=1e9), recording)
     assert len(rows) == 1
 
 
-def test_tune_fits_input_and_pseudo_views(context, target, pivot, tiny_generator):
+def test_tune_fits_input_and_pseudo_views(context, target, pivot: Pivot, tiny_generator):
     """Pseudo-views of another colour: tuning must bring both them and the input view closer."""
     views = coarse.pseudo_cameras(tiny_generator.spec, target[1], QUICK)
     seen = render_views(tiny_generator, *pivot, views, 24)
