@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pmv.camera import Camera
 
-EDGE_DEGREES = 80.0
+EDGE_DEGREES = 75.0
 """Surfaces inclined more than this to the image plane count as a discontinuity between two surfaces."""
 
 
@@ -84,7 +84,9 @@ def sample_depth(depth: Tensor, valid: Tensor, uv: Tensor, edge: float) -> tuple
     position = torch.minimum(position, position.new_tensor([width, height]))
     corner = position.detach().floor()
     fraction = position - corner
-    flat_depth, flat_valid = depth.reshape(n, -1), valid.reshape(n, -1)
+    # a renderer's depth may be infinite where there is no surface, and 0·inf is not 0
+    flat_depth = torch.where(valid, depth, torch.zeros_like(depth)).reshape(n, -1)
+    flat_valid = valid.reshape(n, -1)
     depths, weights = [], []
     for dy in (0, 1):
         for dx in (0, 1):
@@ -96,9 +98,12 @@ def sample_depth(depth: Tensor, valid: Tensor, uv: Tensor, edge: float) -> tuple
             depths.append(flat_depth.gather(1, index))
             weights.append(wx * wy * flat_valid.gather(1, index))
     stacked, weight = torch.stack(depths), torch.stack(weights)
-    anchor = stacked.gather(0, weight.argmax(0, keepdim=True))
-    # a diagonal neighbour is two steps away
-    weight = weight * ((stacked - anchor).abs() <= 2 * edge * torch.minimum(stacked.abs(), anchor.abs()))
+    nearest = weight.argmax(0, keepdim=True)
+    anchor = stacked.gather(0, nearest)
+    # corners are numbered 2·dy + dx: the one opposite to the nearest is two pixel steps away from it
+    corners = torch.arange(4, device=depth.device).reshape(4, 1, 1)
+    steps = 1 + (corners ^ nearest == 3).to(depth.dtype)
+    weight = weight * ((stacked - anchor).abs() <= edge * steps * torch.minimum(stacked.abs(), anchor.abs()))
     total = weight.sum(0)
     found = inside & (total > 1e-6)
     value = (stacked * weight).sum(0) / torch.where(found, total, torch.ones_like(total))
@@ -124,7 +129,7 @@ def resize_depth(depth: Tensor, valid: Tensor, size: tuple[int, int], edge: floa
     _check_depth(depth, valid)
     n, _, height, width = depth.shape
     if (height, width) == tuple(size):
-        return depth * valid, valid.clone()
+        return torch.where(valid, depth, torch.zeros_like(depth)), valid.clone()
     rows, columns = _catmull_rom(height, size[0], depth), _catmull_rom(width, size[1], depth)
     smooth = rows @ torch.where(valid, depth, torch.zeros_like(depth)) @ columns.T
     broken = (~valid | depth_edges(depth, valid, edge)).to(depth.dtype)

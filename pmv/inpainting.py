@@ -85,7 +85,8 @@ def _membrane(value: Tensor, known: Tensor, domain: Tensor, screening: float) ->
     if min(value.shape[-2:]) // 2 >= _COARSEST:
         half_known = F.avg_pool2d(known, 2)
         half_value = F.avg_pool2d(value * known, 2) / half_known.clamp(min=0.25)
-        half_domain = (F.avg_pool2d(domain, 2) > 0).to(value.dtype)
+        # only whole blocks: a gap in the domain must not close on a coarse level
+        half_domain = (F.avg_pool2d(domain, 2) > 0.99).to(value.dtype)
         coarse = _membrane(half_value, (half_known > 0).to(value.dtype), half_domain, 4 * screening)
         u = F.interpolate(coarse, value.shape[-2:], mode="bilinear", align_corners=False)
     else:

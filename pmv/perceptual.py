@@ -38,7 +38,7 @@ class PerceptualLoss(nn.Module):
     def __init__(self, name: str, network: Any):
         super().__init__()
         self.name = name
-        self.network: Any = network.eval().requires_grad_(False)
+        self.network: Any = network.requires_grad_(False)
 
     def forward(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
         """Distance of images [N,3,H,W] in [-1,1] (at least 32 pixels a side): [N].
@@ -79,7 +79,7 @@ def load_perceptual(name: str, device: torch.device | str = "cpu") -> Perceptual
         ) from error
     if random:
         _initialise(network)
-    return PerceptualLoss(name, network).to(device)
+    return PerceptualLoss(name, network).eval().to(device)
 
 
 def _initialise(network: nn.Module) -> None:

@@ -42,7 +42,7 @@ class VisibilityConfig:
         mutual: also draw the input view's surface into the pseudo-view and compare there; off: test in the
             input view only, as HFGI3D does.
         max_angle: degrees between surface normal and the input view's ray beyond which texels are too
-            stretched to use; 90 switches it off.
+            stretched to use.
         view_max_angle: the same for the pseudo-view's ray.
         silhouette_erode: width removed along the input view's silhouette, as a fraction of the image width
             (HFGI3D: 51 px kernel at 512², 0.05).
