@@ -1,7 +1,8 @@
 """Files that are either complete or absent, and dataclasses of tensors in safetensors.
 
-A dataclass is saved as: a tensor under its field's name, a `Camera` as ``field/cam2world`` and ``field/intrinsics``, a dict of
-tensors as ``field/<key>``; numbers and dicts of numbers go to the header, None is left out. The header says which field is what,
+A dataclass is saved as: a tensor under its field's name, a `Camera` as ``field/cam2world`` and ``field/intrinsics``,
+a dict of tensors as ``field/<key>``; numbers and dicts of numbers go to the header, None is left out. The header says
+which field is what,
 so that a file can be read without the class that wrote it.
 """
 
@@ -38,7 +39,7 @@ def fsync_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; on success it is flushed to disk and renamed to `path`, on failure removed."""
+    """Yield a temporary path to write to; on success it is flushed and renamed to `path`, on failure removed."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -102,7 +103,8 @@ def value_hash(value: Any) -> str:
 class Packed(NamedTuple):
     """One dataclass, flattened.
 
-    tensors: name in the file → tensor; kinds: field → "tensor", "camera", "dict", "numbers" or "none"; numbers: field → value.
+    tensors: name in the file → tensor; kinds: field → "tensor", "camera", "dict", "numbers" or "none"; numbers: field
+    → value.
     """
 
     tensors: dict[str, Tensor]
@@ -167,7 +169,8 @@ def save_packed(path: str | Path, packed: Packed) -> None:
     save_tensors(path, packed.tensors, {"kinds": packed.kinds, "numbers": packed.numbers})
 
 
-def _header(path: Path) -> dict[str, Any]:
+def read_header(path: Path) -> dict[str, Any]:
+    """The JSON header that `save_tensors` wrote; InputError where the file is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             return json.loads((file.metadata() or {})[_HEADER])
@@ -184,7 +187,7 @@ def load_fields(path: str | Path, names: Iterable[str], device: str | torch.devi
         InputError: the file is missing or damaged.
     """
     path = Path(path)
-    header = _header(path)
+    header = read_header(path)
     values: dict[str, Any] = {}
     with safe_open(path, framework="pt", device=str(device)) as file:
         keys = file.keys()
@@ -223,7 +226,9 @@ def save_inversion(
     camera: Camera,
     header: Mapping[str, Any],
 ) -> None:
-    """Write ``inversion.safetensors``; `header` holds ``generator`` (name or path), ``generator_hash`` and whatever else to tell."""
+    """Write ``inversion.safetensors``; `header` holds ``generator`` (name or path), ``generator_hash`` and whatever
+    else to tell.
+    """
     tensors = {"pivot_w": w, "camera/cam2world": camera.cam2world, "camera/intrinsics": camera.intrinsics}
     tensors |= {f"tuned_state/{k}": v for k, v in tuned_state.items()} | {f"noise/{k}": v for k, v in noise.items()}
     kinds = {"tuned_state": "dict", "pivot_w": "tensor", "noise": "dict", "camera": "camera"}
@@ -249,7 +254,7 @@ def load_inversion(path: str | Path, device: str | torch.device = "cpu", generat
         path = path / "inversion.safetensors"
         if not path.exists():
             raise InputError(f"{path.parent}: holds no finished inversion; complete it with --resume {path.parent}")
-    header = _header(path)
+    header = read_header(path)
     if not {"generator", "generator_hash"} <= header.keys():
         raise InputError(f"{path}: not an inversion")
     name = generator or header["generator"]

@@ -47,8 +47,8 @@ def read_image(path: str | Path) -> tuple[Tensor, Tensor | None]:
     """Read a picture of any mode (grey, palette, CMYK, 16 bit, with or without alpha), upright by EXIF.
 
     Returns:
-        image ``[1,3,H,W]`` in [-1,1], RGB, not premultiplied; and the alpha channel ``[1,1,H,W]`` in [0,1], or None where the
-        file has none or is opaque everywhere.
+        image ``[1,3,H,W]`` in [-1,1], RGB, not premultiplied; and the alpha channel ``[1,1,H,W]`` in [0,1], or None
+        where the file has none or is opaque everywhere.
 
     Raises:
         InputError: the file is missing, a folder, empty, damaged, or has an edge of one pixel.
@@ -83,7 +83,9 @@ def read_mask(path: str | Path) -> Tensor:
 
 
 def resize(image: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Resize ``[N,C,H,W]`` with antialiasing: bicubic for images, kept within the input's range; unchanged where sizes agree."""
+    """Resize ``[N,C,H,W]`` with antialiasing: bicubic for images, kept within the input's range; unchanged where
+    sizes agree.
+    """
     height, width = (size, size) if isinstance(size, int) else size
     if image.shape[-2:] == (height, width):
         return image

@@ -51,10 +51,12 @@ class Context:
     """The surroundings of one stage's run.
 
     Args:
-        generator: the pretrained generator (see `pmv.generators`). A stage never changes it: it deep-copies before tuning.
+        generator: the pretrained generator (see `pmv.generators`). A stage never changes it: it deep-copies before
+            tuning.
         device: where the stage computes; its inputs already live there.
         rng: CPU random generator, seeded from (run seed, stage name), so that a stage run alone draws the same numbers.
-        perceptual: ``perceptual(a, b) -> [N]`` distance of images ``[N,3,H,W]`` in [-1,1], from `pmv.perceptual`.
+        perceptual: ``perceptual(a, b, mask=None) -> [N]`` distance of images ``[N,3,H,W]`` in [-1,1], see
+            `pmv.perceptual`.
         progress: ``progress(total, description)`` returns a tqdm-like bar.
         preview: ``preview(name, image)``: image ``[N,3,H,W]`` in [-1,1] or mask ``[N,1,H,W]`` in [0,1]; N > 1 is tiled.
         video: ``video(name, frames, fps)``: frames uint8 ``[T,H,W,3]``.
@@ -65,7 +67,7 @@ class Context:
     generator: Any
     device: torch.device
     rng: torch.Generator
-    perceptual: Callable[[Tensor, Tensor], Tensor]
+    perceptual: Callable[..., Tensor]
     progress: Callable[[int, str], Progress] = silent_progress
     preview: Callable[[str, Tensor], None] = _ignore
     video: Callable[[str, np.ndarray, int], None] = _ignore

@@ -1,0 +1,190 @@
+"""The command line. `python run_inversion.py IMAGE` and `pmv invert IMAGE` are the same command; `pmv --help` lists
+all.
+"""
+
+import logging
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pmv import __version__
+from pmv.errors import PmvError
+
+# torch is imported inside the commands, so that --help and mistakes on the command line answer at once
+
+FILE = click.Path(path_type=Path)
+
+
+@click.group(name="pmv", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pmv")
+def cli() -> None:
+    """One portrait to a 3D head."""
+
+
+@cli.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("image", required=False, type=FILE)
+@click.option("--preset", "presets", multiple=True, help="demo, fidelity, hfgi3d, or a .yaml file; may be repeated.")
+@click.option("--out", type=FILE, help="Folder of the run. [default: runs/IMAGE-TIME]")
+@click.option("--generator", help="'heads' (ships with pmv), or the path of a checkpoint (.pkl, .safetensors).")
+@click.option("--camera", type=FILE, help="EG3D dataset.json, .npy of 25 floats, transforms.json or COLMAP folder.")
+@click.option("--mask", type=FILE, help="Foreground mask, white = head. [default: alpha, or found]")
+@click.option("--edit", type=FILE, help="The photo, retouched: the difference is taken over into 3D.")
+@click.option("--seed", type=int, help="Seed of every random number.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to compute.")
+@click.option("--set", "settings", multiple=True, metavar="STAGE.KEY=VALUE", help="Change one value of the config.")
+@click.option("--resume", type=FILE, metavar="RUN", help="Go on with this run: only what changed runs again.")
+@click.option("--from", "first", metavar="STAGE", help="Run this stage and all after it again.")
+@click.option("--until", metavar="STAGE", help="Stop after this stage.")
+def invert(
+    image: Path | None,
+    presets: Sequence[str],
+    out: Path | None,
+    resume: Path | None,
+    first: str | None,
+    until: str | None,
+    settings: Sequence[str],
+    generator: str | None,
+    seed: int | None,
+    device: str | None,
+    **given: Path | None,
+) -> None:
+    """Turn the portrait IMAGE into a 3D head, or --resume RUN. Prints the folder of the run."""
+    if (image is None) == (resume is None):
+        raise click.UsageError("give either an IMAGE or --resume RUN")
+    if resume is not None and out is not None:
+        raise click.UsageError("--out names a new run; --resume goes on in the folder it names")
+    from stages.invert import Request, invert
+
+    values = {"run.generator": generator, "run.seed": seed, "run.device": device}
+    request = Request(
+        presets=presets,
+        settings=(*settings, *(f"{key}={value}" for key, value in values.items() if value is not None)),
+        first=first,
+        until=until,
+        command=shlex.join(sys.argv),
+        **given,
+    )
+    _log_to_stderr()
+    click.echo(invert(request, image, out, resume))
+
+
+@cli.command()
+@click.argument("run", type=FILE)
+@click.option("--out", type=FILE, required=True, help="PNG, or MP4 for a turn around the head.")
+@click.option(
+    "--yaw", "yaws", type=float, multiple=True, default=(0.0,), help="Degrees, positive to +x; PNG: may repeat."
+)
+@click.option("--pitch", type=float, default=0.0, help="Degrees, positive upwards.")
+@click.option("--sweep", type=click.FloatRange(0, 180), help="MP4: degrees to either side of the yaw.")
+@click.option("--frames", type=click.IntRange(2), default=90, help="MP4: pictures in the turn.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+def render(
+    run: Path, out: Path, yaws: Sequence[float], pitch: float, sweep: float | None, frames: int, device: str
+) -> None:
+    """Render the finished inversion in RUN from other sides."""
+    from pmv.turntable import write_sheet, write_turn
+    from stages.runner import pick_device
+
+    if out.suffix.lower() == ".mp4":
+        if len(yaws) != 1:
+            raise click.UsageError("an MP4 takes one --yaw, the middle of the turn")
+        write_turn(run, out, yaws[0], pitch, sweep, frames, pick_device(device))
+    elif out.suffix.lower() == ".png":
+        write_sheet(run, out, yaws, pitch, pick_device(device))
+    else:
+        raise click.UsageError("--out ends in .png or .mp4")
+    click.echo(out)
+
+
+@cli.command()
+@click.argument("checkpoint", type=FILE)
+@click.argument("out", type=FILE)
+def convert(checkpoint: Path, out: Path) -> None:
+    """Convert an official CHECKPOINT (.pkl, read without executing it) to OUT.safetensors and OUT.json."""
+    from pmv.generators import load_generator, save_generator
+
+    if out.suffix != ".safetensors":
+        raise click.UsageError("OUT ends in .safetensors")
+    save_generator(load_generator(checkpoint), out)
+    click.echo(out)
+
+
+@cli.group()
+def heads() -> None:
+    """Synthetic heads, made from MakeHuman assets."""
+
+
+def _numbers(kind: Callable[[str], Any]) -> Callable[..., list[Any]]:
+    def parse(context: click.Context, parameter: click.Parameter, text: str) -> list[Any]:
+        try:
+            return [kind(part) for part in text.replace(",", " ").split()]
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r} is not a list such as 0,1,2") from error
+
+    return parse
+
+
+@heads.command()
+@click.option("--makehuman", type=FILE, required=True, help="A MakeHuman checkout, or a compiled .npz.")
+@click.option("--out", type=FILE, required=True, help="The PNG to write.")
+@click.option("--seeds", default="0,1,2,3", show_default=True, callback=_numbers(int), help="One head a row.")
+@click.option("--yaws", default="-90,-40,0,40,90,180", show_default=True, callback=_numbers(float), help="Degrees.")
+@click.option("--resolution", type=click.IntRange(32, 2048), default=256, show_default=True, help="Pixels a head.")
+def sheet(makehuman: Path, out: Path, seeds: list[int], yaws: list[float], resolution: int) -> None:
+    """Write a contact sheet: a row a seed, a column a yaw."""
+    from pmv.images import write_png
+    from training.heads import HeadAssets
+    from training.heads.sheet import contact_sheet
+
+    write_png(out, contact_sheet(HeadAssets.load(makehuman), seeds, yaws, resolution))
+    click.echo(out)
+
+
+def _log_to_stderr() -> None:
+    """Show the log above the progress bars; warnings and the rest alike, since stdout is for results."""
+    from tqdm import tqdm
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno < logging.ERROR:  # errors are told once, at the end
+                tqdm.write(f"pmv: {record.getMessage()}", file=sys.stderr)
+
+    log = logging.getLogger("pmv")
+    log.handlers = [Handler()]
+    log.propagate = False
+
+
+def _terminate(signum: int, frame: object) -> None:
+    raise SystemExit(128 + signum)
+
+
+def execute(command: click.Command) -> None:
+    """Run a command with this process's arguments and exit: 0; 2 for an input that cannot be used; 130/143 when
+    interrupted.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = command.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:  # what click makes of Ctrl-C
+        code = 130
+    except PmvError as error:
+        click.echo(f"pmv: error: {' '.join(str(error).split())}", err=True)
+        code = 2
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def main() -> None:
+    """The console script `pmv`."""
+    execute(cli)
+
+
+if __name__ == "__main__":
+    execute(invert)

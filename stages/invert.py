@@ -1,0 +1,119 @@
+"""From a request to an inverted photo: makes or finds the run's folder, then lets the runner work."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pmv.artifacts import file_hash
+from pmv.errors import InputError, PmvError
+from pmv.generators import EMBEDDED
+from stages.config import Config, load_config, reload_config
+from stages.folder import RunFolder, Sources
+from stages.runner import Runner
+from stages.table import TABLE, Stage, find
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for, besides the photo and the folder.
+
+    Args:
+        presets, settings: laid over the base config (a new run) or over the run's own (resuming), see `stages.config`.
+        first, until: see `Runner.run`.
+        mask, camera, edit: paths, see `Sources`.
+        command: the command line, kept in ``run.json``.
+    """
+
+    presets: Sequence[str] = ()
+    settings: Sequence[str] = ()
+    first: str | None = None
+    until: str | None = None
+    mask: Path | None = None
+    camera: Path | None = None
+    edit: Path | None = None
+    command: str = ""
+
+
+def invert(
+    request: Request,
+    image: Path | None = None,
+    out: Path | None = None,
+    resume: Path | None = None,
+    table: Sequence[Stage] = TABLE,
+    generator: Any = None,
+) -> Path:
+    """Start a run with `image`, or resume one; returns its folder.
+
+    A run that `out` already holds is brought up to date if it is of the same photo, so a command can simply be
+    repeated.
+
+    Args:
+        table, generator: other than the shipped ones, for tests and library callers.
+
+    Raises:
+        PmvError: something cannot be used. A folder made here in which no stage was finished is removed again.
+    """
+    for name in (request.first, request.until):
+        if name is not None:
+            find(table, name)
+    if resume is not None:
+        folder = RunFolder(resume, table)
+        folder.require_run()
+        config = _located(reload_config(table, folder / "config.yaml", request.presets, request.settings))
+        runner = Runner(folder, config, request.command, generator)
+        with folder.locked():
+            folder.tidy()
+            folder.update_sources(request.mask, request.camera, request.edit)
+        runner.run(request.first, request.until)
+        return folder.path
+    if image is None:
+        raise InputError("nothing to invert: give an image, or a run to resume")
+    sources = Sources(image, request.mask, request.camera, request.edit)
+    sources.read()  # what cannot be read is told before anything is made
+    config = _located(load_config(table, request.presets, request.settings))
+    folder = RunFolder(out or Path("runs") / f"{image.stem}-{time.strftime('%Y%m%d-%H%M%S')}", table)
+    _check_free(folder, image)
+    return _start(folder, sources, config, request, generator)
+
+
+def _located(config: Config) -> Config:
+    """The config with an absolute path to the generator, so that the run can be resumed from another folder."""
+    name = config.run.generator
+    if name in EMBEDDED:
+        return config
+    return replace(config, run=replace(config.run, generator=str(Path(name).resolve())))
+
+
+def _check_free(folder: RunFolder, image: Path) -> None:
+    """InputError where the folder holds something that is not a run of this photo."""
+    if folder.is_run:
+        if file_hash(folder.sources().photo) != file_hash(image):
+            raise InputError(f"{folder.path}: holds the run of another photo; give another --out")
+    elif folder.path.exists():
+        if not folder.path.is_dir():
+            raise InputError(f"{folder.path}: is a file; give a folder as --out")
+        if any(not path.name.startswith(".") for path in folder.path.iterdir()):
+            raise InputError(f"{folder.path}: holds something else than a run; give another --out")
+
+
+def _start(folder: RunFolder, sources: Sources, config: Config, request: Request, generator: Any) -> Path:
+    is_new = not folder.path.exists()
+    try:
+        runner = Runner(folder, config, request.command, generator)
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder.path}: cannot be made ({error.strerror}); give another --out") from error
+        with folder.locked():
+            folder.tidy()
+            folder.write_config(config.as_yaml())
+            folder.write_sources(sources)
+        runner.run(request.first, request.until)
+    except PmvError:
+        if is_new and folder.path.is_dir() and not any(folder.record(stage) for stage in folder.table):
+            shutil.rmtree(folder.path)
+        raise
+    return folder.path

@@ -1,0 +1,345 @@
+"""00 prepare: an aligned photo becomes the picture that the generator is asked for: foreground, camera, edit.
+
+The photo must already be square and aligned the way the generator's training images are. A missing mask is found with
+GrabCut (Rother et al. 2004), a missing camera by comparing the photo with the mean head from a grid of directions and
+refining the best.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+
+from pmv.camera import Camera
+from pmv.errors import InputError
+from pmv.images import resize
+from pmv.losses import masked_mean
+from pmv.masks import dilate, feather
+from stages.context import Context
+
+
+@dataclass(frozen=True)
+class PrepareInputs:
+    """photo [1,3,H,W]; photo_mask [1,1,H,W] or None; photo_camera: batch of 1 or None; photo_edit [1,3,h,w] or None."""
+
+    photo: Tensor
+    photo_mask: Tensor | None
+    photo_camera: Camera | None
+    photo_edit: Tensor | None
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Knobs of the prepare stage.
+
+    Attributes:
+        resolution: side of the picture in pixels; None = the generator's.
+        composite: "auto" puts the foreground on the generator's own background where it has one; "never" keeps the
+            photo's.
+        mask_iterations: GrabCut iterations, where no mask is given.
+        mask_softness: width of the found mask's soft edge, as a fraction of the image width.
+        search_yaw, search_pitch: degrees to each side of the front that the camera search covers.
+        search_yaw_steps, search_pitch_steps: grid points of that search.
+        search_keep: how many of the grid's best are refined.
+        refine_steps: Adam steps of each refinement; 0 keeps the grid's best.
+        refine_rate: Adam's learning rate, in degrees.
+        search_resolution: side in pixels of the pictures that are compared.
+        silhouette_weight, image_weight, edge_weight: of the three terms of the comparison, see `view_score`.
+        edit_threshold: smallest difference from the photo, image units [-1,1], that counts as an edit.
+        edit_margin: how far the edit mask reaches beyond the difference, as a fraction of the image width.
+    """
+
+    resolution: int | None = None
+    composite: Literal["auto", "never"] = "auto"
+    mask_iterations: int = 5
+    mask_softness: float = 0.006
+    search_yaw: float = 60.0
+    search_pitch: float = 24.0
+    search_yaw_steps: int = 13
+    search_pitch_steps: int = 5
+    search_keep: int = 2
+    refine_steps: int = 30
+    refine_rate: float = 1.0
+    search_resolution: int = 64
+    silhouette_weight: float = 1.0
+    image_weight: float = 0.5
+    edge_weight: float = 0.5
+    edit_threshold: float = 0.04
+    edit_margin: float = 0.006
+
+
+@dataclass(frozen=True)
+class PrepareOutputs:
+    """image [1,3,S,S] with the edit; original [1,3,S,S] without; foreground, edit_mask [1,1,S,S]; initial_camera:
+    batch of 1.
+    """
+
+    image: Tensor
+    original: Tensor
+    foreground: Tensor
+    edit_mask: Tensor
+    initial_camera: Camera
+
+
+def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> PrepareOutputs:
+    """See the dataclasses for shapes.
+
+    Raises:
+        InputError: the photo is not square; mask or edit do not have its shape; no foreground was found.
+    """
+    spec = context.generator.spec
+    height, width = inputs.photo.shape[-2:]
+    if height != width:
+        raise InputError(
+            f"the photo is {width}×{height} pixels; crop it to a square, aligned like the generator's training images"
+        )
+    size = config.resolution or spec.resolution
+    photo = resize(inputs.photo, size)
+    if inputs.photo_mask is None:
+        foreground = find_foreground(photo, config.mask_iterations, config.mask_softness)
+    else:
+        _check_shape(inputs.photo_mask, "mask", (height, width))
+        foreground = resize(inputs.photo_mask, size).clamp(0, 1)
+    if foreground.mean() < 0.02:
+        raise InputError("no foreground was found in the photo; give a --mask with the head white on black")
+    original = photo
+    if spec.has_alpha and config.composite == "auto":
+        original = foreground * photo + (1 - foreground) * spec.background
+    image, edit_mask = original, torch.zeros_like(foreground)
+    if inputs.photo_edit is not None:
+        _check_shape(inputs.photo_edit, "edit", (height, width), (size, size))
+        image, edit_mask = apply_edit(resize(inputs.photo_edit, size), photo, original, config)
+    camera = inputs.photo_camera
+    if camera is None:
+        camera = find_camera(original, foreground, config, context)
+    outputs = PrepareOutputs(image, original, foreground, edit_mask, camera)
+    yaw, pitch = camera.yaw_pitch(spec.pivot)
+    context.record(
+        yaw_degrees=float(yaw.rad2deg()), pitch_degrees=float(pitch.rad2deg()), edited=float(edit_mask.mean())
+    )
+    context.preview("image", image)
+    context.preview("original", original)
+    context.preview("foreground", foreground)
+    context.preview(
+        "foreground_on_photo", torch.lerp(photo.new_tensor([-1.0, 1.0, -1.0])[:, None, None], photo, foreground)
+    )
+    context.preview("edit_mask", edit_mask)
+    with torch.no_grad():
+        w = context.generator.mean_w()
+        mean_head = context.generator.render(context.generator.planes(w), w, camera).image
+    context.preview("camera_mean_head", (resize(mean_head, size).clamp(-1, 1) + original) / 2)
+    return outputs
+
+
+def _check_shape(image: Tensor, what: str, *allowed: tuple[int, int]) -> None:
+    shape = tuple(image.shape[-2:])
+    if shape not in allowed:
+        sizes = " or ".join(f"{w}×{h}" for h, w in dict.fromkeys(allowed))
+        raise InputError(f"the {what} is {shape[1]}×{shape[0]} pixels; make it {sizes}, the same frame as the photo")
+
+
+# --- foreground
+
+
+def find_foreground(photo: Tensor, iterations: int, softness: float) -> Tensor:
+    """The head and shoulders of an aligned portrait by GrabCut, started from where an aligned head lies.
+
+    Args:
+        photo: [1,3,S,S].
+        iterations: of GrabCut.
+        softness: width of the soft edge, as a fraction of the image width.
+
+    Returns:
+        [1,1,S,S] in [0,1]: one piece, without holes. Deterministic.
+    """
+    side = min(photo.shape[-1], 512)
+    small = resize(photo, side)
+    pixels = ((small[0].permute(1, 2, 0).cpu().numpy() + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+    y, x = np.mgrid[0:side, 0:side] / side
+    labels = np.full((side, side), cv2.GC_PR_BGD, np.uint8)
+    labels[_ellipse(x, y, 0.5, 0.52, 0.34, 0.45)] = cv2.GC_PR_FGD
+    labels[(y > 0.8) & (np.abs(x - 0.5) < 0.3)] = cv2.GC_PR_FGD  # neck and shoulders
+    labels[_ellipse(x, y, 0.5, 0.52, 0.17, 0.24)] = cv2.GC_FGD
+    border = (y < 0.03) | ((x < 0.03) | (x > 0.97)) & (y < 0.6)
+    labels[border] = cv2.GC_BGD
+    cv2.setRNGSeed(0)
+    cv2.grabCut(
+        np.ascontiguousarray(pixels[:, :, ::-1]),
+        labels,
+        None,
+        np.zeros((1, 65)),
+        np.zeros((1, 65)),
+        iterations,
+        cv2.GC_INIT_WITH_MASK,
+    )
+    mask = clean_mask((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD))
+    soft = torch.from_numpy(mask.astype(np.float32))[None, None].to(photo.device)
+    sigma = max(softness * side, 1e-3)
+    soft = torch.from_numpy(ndimage.gaussian_filter(soft[0, 0].cpu().numpy(), sigma, mode="nearest"))[None, None]
+    return resize(soft.to(photo.device), photo.shape[-1]).clamp(0, 1)
+
+
+def _ellipse(x: np.ndarray, y: np.ndarray, cx: float, cy: float, rx: float, ry: float) -> np.ndarray:
+    return ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1
+
+
+def clean_mask(mask: np.ndarray) -> np.ndarray:
+    """The largest piece of a boolean mask [H,W] after removing hair-thin bridges, its holes filled. Empty stays
+    empty.
+    """
+    radius = max(1, mask.shape[0] // 170)
+    disc = np.hypot(*np.mgrid[-radius : radius + 1, -radius : radius + 1]) <= radius
+    opened = ndimage.binary_opening(mask, disc)
+    pieces, count = ndimage.label(opened)
+    if count == 0:
+        return opened
+    largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
+    return ndimage.binary_fill_holes(pieces == largest)
+
+
+# --- edit
+
+
+def apply_edit(edit: Tensor, photo: Tensor, original: Tensor, config: PrepareConfig) -> tuple[Tensor, Tensor]:
+    """Take over what was retouched, and nothing else.
+
+    A user may retouch the photo or the stage's own picture of it (on the generator's background): the edit is
+    compared with the one it differs from in fewer pixels.
+
+    Args:
+        edit, photo, original: [1,3,S,S].
+
+    Returns:
+        the original with the edit in [1,3,S,S]; the edit mask [1,1,S,S] in [0,1], which reaches a little beyond the
+        edit and falls off softly.
+    """
+    changes = [
+        ((edit - base).abs().amax(1, keepdim=True) > config.edit_threshold).float() for base in (photo, original)
+    ]
+    changed = min(changes, key=lambda mask: float(mask.mean()))
+    if not changed.any():
+        return original, torch.zeros_like(changed)
+    # a single pixel is noise of the file format
+    kept = ndimage.binary_opening(changed[0, 0].cpu().numpy() > 0.5, np.ones((2, 2)))
+    changed = torch.from_numpy(kept.astype(np.float32))[None, None].to(edit.device)
+    if not changed.any():
+        return original, torch.zeros_like(changed)
+    mask = feather(dilate(changed, 2 * config.edit_margin), config.edit_margin)
+    return torch.lerp(original, edit, mask), mask
+
+
+# --- camera
+
+
+def find_camera(image: Tensor, foreground: Tensor, config: PrepareConfig, context: Context) -> Camera:
+    """The direction from which the mean head looks most like the photo; radius, pivot and focal length are the
+    generator's.
+
+    Args:
+        image: [1,3,S,S]; foreground: [1,1,S,S].
+
+    Returns:
+        Camera, batch of 1, on the generator's orbit, with a roll.
+    """
+    generator, spec = context.generator, context.generator.spec
+    side = min(config.search_resolution, image.shape[-1])
+    target, mask = resize(image, side), resize(foreground, side).clamp(0, 1)
+    with torch.no_grad():
+        w = generator.mean_w()
+        planes = generator.planes(w)
+
+    def score(angles: Tensor) -> Tensor:
+        yaw, pitch, roll = angles.unbind(-1)
+        camera = Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll)
+        out = generator.render(planes, w, camera, min(side, spec.neural_resolution))
+        view = resize(out.raw, side)
+        alpha = resize(out.alpha, side).clamp(0, 1) if spec.has_alpha else None
+        return view_score(view, alpha, target, mask, config)
+
+    def grid(extent: float, steps: int) -> Tensor:
+        return torch.linspace(-extent, extent, steps).deg2rad() if steps > 1 else torch.zeros(1)
+
+    yaws, pitches = (
+        grid(config.search_yaw, config.search_yaw_steps),
+        grid(config.search_pitch, config.search_pitch_steps),
+    )
+    pairs = torch.cartesian_prod(yaws, pitches)
+    starts = F.pad(pairs, (0, 1)).to(image.device)
+    with context.progress(len(starts) + config.search_keep * config.refine_steps, "camera") as bar:
+        scores = []
+        with torch.no_grad():
+            for start in starts:
+                scores.append(score(start[None]))
+                bar.update(1)
+        scores = torch.cat(scores)
+        best, best_score = starts[scores.argmin()], float(scores.min())
+        for start in starts[scores.argsort()[: config.search_keep]]:
+            angles = start[None].clone().requires_grad_(True)
+            optimizer = torch.optim.Adam([angles], lr=float(np.deg2rad(config.refine_rate)))
+            for step in range(config.refine_steps + 1):
+                value = score(angles)
+                if float(value) < best_score:
+                    best, best_score = angles.detach()[0].clone(), float(value)
+                if step == config.refine_steps:
+                    break
+                optimizer.zero_grad()
+                value.sum().backward()
+                optimizer.step()
+                bar.update(1)
+    context.record(camera_score=best_score)
+    yaw, pitch, roll = best.unbind()
+    return Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll)
+
+
+def view_score(view: Tensor, alpha: Tensor | None, target: Tensor, mask: Tensor, config: PrepareConfig) -> Tensor:
+    """How unlike a photo a view of the mean head is; 0 = equal. Differentiable.
+
+    Three terms: 1 − IoU of the silhouettes (where the generator has an alpha); squared difference of brightness, each
+    normalised to zero mean and unit variance in the foreground, because skin and light of the mean head are not the
+    photo's; and squared
+    difference of the brightness's gradients, normalised alike, which places eyes, nose and mouth.
+
+    Args:
+        view [N,3,r,r], alpha [N,1,r,r] or None; target [1,3,r,r], mask [1,1,r,r].
+
+    Returns:
+        [N].
+    """
+    total = view.new_zeros(len(view))
+    region = mask
+    if alpha is not None:
+        shared = torch.minimum(alpha, mask).sum((1, 2, 3))
+        either = torch.maximum(alpha, mask).sum((1, 2, 3))
+        total = total + config.silhouette_weight * (1 - shared / either.clamp_min(1e-6))
+        region = (mask * alpha.detach()).clamp_min(1e-4)
+    # the face carries the direction; hair and shoulders differ between people
+    side = view.shape[-1]
+    y, x = torch.meshgrid(*(torch.linspace(-0.5, 0.5, side, device=view.device),) * 2, indexing="ij")
+    region = region * torch.exp(-(x.square() + y.square()) / (2 * 0.2**2))
+    region = region.expand(len(view), -1, -1, -1)
+    a, b = _normalised(view, region), _normalised(target.expand_as(view), region)
+    total = total + config.image_weight * 0.25 * masked_mean((a - b).square(), region)
+    return total + config.edge_weight * 0.25 * masked_mean(
+        (_edges(a) - _edges(b)).square().sum(1, keepdim=True), region
+    )
+
+
+def _normalised(image: Tensor, region: Tensor) -> Tensor:
+    grey = image.mean(1, keepdim=True)
+    mean = masked_mean(grey, region)[:, None, None, None]
+    deviation = masked_mean((grey - mean).square(), region).clamp_min(1e-4).sqrt()[:, None, None, None]
+    return (grey - mean) / deviation
+
+
+def _edges(grey: Tensor) -> Tensor:
+    """Central differences [N,2,r,r] of a slightly blurred picture, as wide as two pixels."""
+    blurred = F.avg_pool2d(grey, 3, 1, 1, count_include_pad=False)
+    padded = F.pad(blurred, (1, 1, 1, 1), mode="replicate")
+    dx = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
+    dy = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
+    return torch.cat([dx, dy], 1)
