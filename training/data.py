@@ -79,8 +79,8 @@ class HeadPack:
             infinite where nothing is; z [N,D]; cameras [N,V,25] EG3D labels; ready [N] uint8.
     """
 
-    def __init__(self, path: Path, mode: str = "r") -> None:
-        """Opens an existing pack; mode "r" or "r+". Raises InputError if there is none."""
+    def __init__(self, path: Path) -> None:
+        """Opens an existing pack for reading and writing. Raises InputError if there is none."""
         self.path = Path(path)
         try:
             self.layout = PackLayout(**json.loads((self.path / "pack.json").read_text()))
@@ -88,7 +88,7 @@ class HeadPack:
             raise InputError(
                 f"{path} is no pack of heads ({error}); render one with python -m training.data"
             ) from error
-        arrays = {name: np.load(self.path / f"{name}.npy", mmap_mode=mode) for name in self.layout.arrays()}
+        arrays = {name: np.load(self.path / f"{name}.npy", mmap_mode="r+") for name in self.layout.arrays()}
         self.rgb, self.alpha, self.depth = arrays["rgb"], arrays["alpha"], arrays["depth"]
         self.z, self.cameras, self.ready = arrays["z"], arrays["cameras"], arrays["ready"]
 
@@ -98,7 +98,7 @@ class HeadPack:
         growing."""
         path = Path(path)
         if (path / "pack.json").exists():
-            pack = cls(path, "r+")
+            pack = cls(path)
             if pack.layout != layout:
                 raise InputError(f"{path} holds another set of heads ({pack.layout}); name a new folder or delete it")
             return pack
@@ -110,7 +110,7 @@ class HeadPack:
             seed = layout.first_seed + slot
             cameras[slot] = training_cameras(seed, layout.views) if layout.kind == TRAINING else evaluation_cameras()
         (path / "pack.json").write_text(json.dumps(asdict(layout)))
-        return cls(path, "r+")
+        return cls(path)
 
     def slots(self) -> np.ndarray:
         """Indices of the heads that are complete, ascending."""
@@ -185,6 +185,17 @@ def head_vector(seed: int, gaussian: float) -> np.ndarray:
     return rng.standard_normal(len(vector)).astype(np.float32) if rng.random() < gaussian else vector
 
 
+def training_layout(heads: int, views: int, resolution: int, gaussian: float) -> PackLayout:
+    """A pack to train on: seeds from 0, random cameras."""
+    return PackLayout(heads, views, 0, len(head_vector(0, 0.0)), resolution, gaussian=gaussian)
+
+
+def held_out_layout(heads: int, resolution: int) -> PackLayout:
+    """A pack to judge by: seeds from `HELD_OUT_SEED`, the cameras of `EVALUATION_VIEWS`."""
+    z_dim = len(head_vector(0, 0.0))
+    return PackLayout(heads, len(EVALUATION_VIEWS), HELD_OUT_SEED, z_dim, resolution, kind=HELD_OUT)
+
+
 def render_slots(pack: HeadPack, assets_path: Path, worker: int, workers: int) -> None:
     """Renders the heads of slots worker, worker + workers, … that are not ready yet. Ends when its parent process
     does."""
@@ -220,6 +231,26 @@ def render_slots(pack: HeadPack, assets_path: Path, worker: int, workers: int) -
         if done in (1, 10) or done % 100 == 0:
             means = ", ".join(f"{name} {total / done:.3f} s" for name, total in seconds.items())
             print(f"worker {worker}: {done} heads; a head takes {means}", flush=True)
+
+
+def wait_for(pack: HeadPack, heads: int, pool: "RenderPool | None", seconds: float = 900.0) -> None:
+    """Returns when `heads` heads of a pack are ready.
+
+    Args:
+        pool: who renders them; None: processes that are not ours.
+
+    Raises:
+        InputError: the pool's processes ended before (naming their log), or it took longer than `seconds`.
+    """
+    end = time.monotonic() + seconds
+    while len(pack.slots()) < heads:
+        if pool is not None and not pool.running() and len(pack.slots()) < heads:
+            log = pack.path / "render-0.log"
+            last = (log.read_text().strip().splitlines() or ["no output"])[-1]
+            raise InputError(f"rendering ended with {len(pack.slots())} of {heads} heads; {log} ends with: {last}")
+        if time.monotonic() > end:
+            raise InputError(f"{pack.path} has {len(pack.slots())} of {heads} heads after {seconds:.0f} s")
+        time.sleep(0.2)
 
 
 class RenderPool:
@@ -258,19 +289,6 @@ class RenderPool:
                 self.processes[k] = self._start(k)
         return sum(process.poll() is None for process in self.processes)
 
-    def wait(self, heads: int) -> None:
-        """Returns when `heads` heads are ready; raises InputError, naming the log, if the processes end before."""
-        while len(self.pack.slots()) < heads:
-            if not self.running():
-                if len(self.pack.slots()) >= heads:
-                    return
-                log = self.pack.path / "render-0.log"
-                last = (log.read_text().strip().splitlines() or ["no output"])[-1]
-                raise InputError(
-                    f"rendering ended with {len(self.pack.slots())} of {heads} heads; {log} ends with: {last}"
-                )
-            time.sleep(0.2)
-
     def stop(self) -> None:
         """Ends the processes."""
         for process in self.processes:
@@ -286,22 +304,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--heads", type=int, default=1000)
     parser.add_argument("--views", type=int, default=12)
     parser.add_argument("--resolution", type=int, default=256)
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--held-out", action="store_true", help="identities and cameras to judge by instead")
     parser.add_argument("--gaussian", type=float, default=0.2, help="share of heads with a standard normal vector")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # set in the processes of a pool
     options = parser.parse_args(arguments)
     if options.worker is not None:
-        render_slots(HeadPack(options.pack, "r+"), options.assets, options.worker, options.workers)
+        render_slots(HeadPack(options.pack), options.assets, options.worker, options.workers)
         return
-    z_dim = len(head_vector(0, 0.0))
-    layout = PackLayout(
-        options.heads, options.views, options.first_seed, z_dim, options.resolution, gaussian=options.gaussian
-    )
+    layout = training_layout(options.heads, options.views, options.resolution, options.gaussian)
+    if options.held_out:
+        layout = held_out_layout(options.heads, options.resolution)
     pool = RenderPool(HeadPack.create(options.pack, layout), options.assets, options.workers)
     start = time.perf_counter()
     try:
-        pool.wait(options.heads)
+        wait_for(pool.pack, options.heads, pool, math.inf)
     finally:
         pool.stop()
     print(f"{options.heads} heads in {time.perf_counter() - start:.1f} s", flush=True)

@@ -48,7 +48,8 @@ def evaluate(generator: EG3DGenerator, store: HeadStore, heads: int = 10**6) -> 
         heads: how many of it at most.
 
     Returns:
-        "psnr_<view>" and "psnr" (mean of the views): dB inside the true mask, over mid grey; "iou" of the masks (alpha > 0.5);
+        "psnr_<view>" and "psnr" (mean of the views): dB inside the true mask, over mid grey;
+        "iou" of the masks (alpha > 0.5);
         "depth_error": mean absolute z-depth error in world units where alpha > 0.5 in the raw image (NaN if nowhere).
     """
     rows: dict[str, list[Tensor]] = {"psnr": [], "iou": [], "depth_error": []}
@@ -63,7 +64,7 @@ def evaluate(generator: EG3DGenerator, store: HeadStore, heads: int = 10**6) -> 
         solid = (~depth.isnan() & (render.alpha > 0.5)).float()
         error = masked_mean((render.depth - depth.nan_to_num()).abs(), solid)
         rows["depth_error"].append(torch.where(solid.amax((1, 2, 3)) > 0, error, torch.nan))
-    means = {name: torch.stack(values).mean(0) for name, values in rows.items()}
+    means = {name: torch.stack(values).nanmean(0) for name, values in rows.items()}
     result = {f"psnr_{view}": float(value) for view, value in zip(EVALUATION_VIEWS, means["psnr"])}
     return result | {name: float(value.mean()) for name, value in means.items()}
 
@@ -134,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     generator = load_generator(options.generator, options.device)
-    pack = HeadPack(options.pack, "r+")
+    pack = HeadPack(options.pack)
     if pack.layout.kind != HELD_OUT:
         parser.error(f"{options.pack} holds training heads")
     store = HeadStore(pack, torch.device(options.device))

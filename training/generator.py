@@ -10,7 +10,7 @@ import csv
 import os
 import signal
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from pmv.generators import EG3DConfig, load_generator, save_generator
 from pmv.generators.superresolution import SuperResolutionHead
 from training.batches import HeadStore
-from training.data import EVALUATION_VIEWS, HELD_OUT, HELD_OUT_SEED, HeadPack, PackLayout, RenderPool, head_vector
+from training.data import HeadPack, RenderPool, head_vector, held_out_layout, training_layout, wait_for
 from training.evaluate import evaluate, report
 from training.trainer import TrainConfig, Trainer
 
@@ -160,7 +160,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--gaussian", type=float, default=0.15, help="share of identities with a standard normal latent"
     )
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="rendering processes")
+    parser.add_argument(
+        "--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="rendering processes; 0: packs are there"
+    )
     parser.add_argument("--init", help="start from this generator's weights (name or file)")
     parser.add_argument("--smoke", action="store_true", help="every phase for seconds, with few heads")
     parser.add_argument("--tensorboard", action="store_true")
@@ -180,22 +182,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def render_packs(options: argparse.Namespace, z_dim: int) -> tuple[HeadPack, HeadPack, list[RenderPool]]:
-    """The training and the held-out pack, growing, and who makes them grow."""
-    resolution = shape_of(options.size, z_dim).resolution
-    layout = PackLayout(options.train_heads, options.train_views, 0, z_dim, resolution, gaussian=options.gaussian)
-    judged = replace(
-        layout,
-        heads=options.held_out,
-        views=len(EVALUATION_VIEWS),
-        first_seed=HELD_OUT_SEED,
-        kind=HELD_OUT,
-        gaussian=0.0,
-    )
-    packs = HeadPack.create(options.packs / "training", layout), HeadPack.create(options.packs / "held-out", judged)
+def open_packs(options: argparse.Namespace, resolution: int) -> tuple[HeadPack, HeadPack, list[RenderPool]]:
+    """The training and the held-out pack, and who makes them grow (nobody of ours with --workers 0)."""
+    paths = options.packs / "training", options.packs / "held-out"
+    if not options.workers:
+        return HeadPack(paths[0]), HeadPack(paths[1]), []
+    layout = training_layout(options.train_heads, options.train_views, resolution, options.gaussian)
+    packs = HeadPack.create(paths[0], layout), HeadPack.create(paths[1], held_out_layout(options.held_out, resolution))
     few = max(1, options.workers // 5)
-    pools = [RenderPool(packs[1], options.assets, few), RenderPool(packs[0], options.assets, options.workers)]
-    return *packs, pools
+    return *packs, [RenderPool(pack, options.assets, n) for pack, n in zip(packs, (options.workers, few))]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -204,26 +199,26 @@ def main(arguments: list[str] | None = None) -> None:
     torch.backends.cudnn.benchmark = True
     begin = time.perf_counter()
     options.out.mkdir(parents=True, exist_ok=True)
-    z_dim = len(head_vector(0, 0.0))
-    pack, judged, rendering = render_packs(options, z_dim)
+    shape = shape_of(options.size, len(head_vector(0, 0.0)))
+    pack, judged, rendering = open_packs(options, shape.resolution)
     try:
         store, held_out = HeadStore(pack, device), HeadStore(judged, device)
         config = TrainConfig(**{name: getattr(options, name) for name in asdict(TrainConfig())})
-        trainer = Trainer(config, shape_of(options.size, z_dim), store, device)
+        trainer = Trainer(config, shape, store, device)
         state = options.out / "state.pt"
         if state.exists():
             trainer.load(state)
         elif options.init:
             trainer.start_from(load_generator(options.init))
         millions = sum(p.numel() for p in trainer.generator.parameters()) / 1e6
-        print(f"{millions:.2f} M parameters, z has {z_dim} entries, on {device}", flush=True)
-        rendering[1].wait(min(options.start_heads, options.train_heads))
+        print(f"{millions:.2f} M parameters, z has {shape.z_dim} entries, on {device}", flush=True)
+        wait_for(pack, min(options.start_heads, pack.layout.heads), rendering[0] if rendering else None)
         store.refresh()
         print(f"{len(store)} heads rendered {time.perf_counter() - begin:.1f} s after the start", flush=True)
         train(trainer, held_out, options, rendering)
-        rendering[0].wait(options.held_out)
+        wait_for(judged, judged.layout.heads, rendering[1] if rendering else None)
         held_out.refresh()
-        result = report(trainer.average, held_out, options.out, options.held_out)
+        result = report(trainer.average, held_out, options.out, len(held_out))
         export(
             trainer, options.out, {"evaluation": {"heads": len(held_out)} | {k: round(v, 4) for k, v in result.items()}}
         )

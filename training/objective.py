@@ -25,7 +25,7 @@ class Weights:
 
     image: float = 1.0
     raw: float = 1.0
-    gradient: float = 1.0
+    gradient: float = 0.5
     alpha: float = 1.0
     depth: float = 4.0
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pmv.artifacts import atomic_path
 from pmv.generators import EG3DConfig, EG3DGenerator
@@ -34,7 +35,8 @@ class TrainConfig:
         steps: length in steps instead (0: minutes count); then equal seeds give equal runs on a CPU.
         heads, views: identities a step and views of each (twice as many views before super-resolution, which are
             cheap).
-        learning_rate: of everything, with equalised learning rates; falls by a cosine from `decay_from` to 5 %.
+        learning_rate, warmup: of everything, with equalised learning rates; rises over `warmup` steps, falls by a
+            cosine from `decay_from` to 5 %.
         half_until, raw_until: progress until which rays are marched at half the neural resolution, and without
             super-resolution.
         adversarial_from: progress from which the discriminator takes part; 1 = never.
@@ -54,8 +56,8 @@ class TrainConfig:
     steps: int = 0
     heads: int = 16
     views: int = 2
-    learning_rate: float = 2e-3
-    warmup: int = 100
+    learning_rate: float = 2.5e-3
+    warmup: int = 200
     decay_from: float = 0.5
     half_until: float = 0.04
     raw_until: float = 0.15
@@ -197,7 +199,7 @@ class Trainer:
             for row, old in zip(rows, before):
                 row[0].add_(row[0] - old, alpha=config.density_speed - 1)
             beta = min(0.5 ** (1 / config.ema_half_life), (1 + self.step_count) / (10 + self.step_count))
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), 1 - beta)
+            get_ema_multi_avg_fn(beta)(list(self.average.parameters()), list(self.generator.parameters()), 0)
 
     def _judge_step(self, fake: Tensor, real: Tensor, rate: float) -> dict[str, Tensor]:
         """One step of the discriminator; returns its losses."""
