@@ -159,8 +159,16 @@ def visibility_confidence(
     return result * facing(points, normals, pseudo_cameras.position, view_max_degrees)
 
 
-def view_confidence(camera: Camera, pseudo_cameras: Camera, falloff_degrees: float) -> Tensor:
-    """How far to trust each pseudo-view: exp(−½ (angle / falloff)²) of the angle between its axis and the
-    input view's: [P] in (0,1]."""
+def view_confidence(camera: Camera, pseudo_cameras: Camera, falloff_degrees: float, least: float) -> Tensor:
+    """How far to trust each pseudo-view: it falls with the angle between its axis and the input view's.
+
+    Args:
+        camera: of the input view. pseudo_cameras: P cameras.
+        falloff_degrees: sigma of the fall, exp(−½ (angle / falloff)²).
+        least: in [0,1]: what is left far away from the input view.
+
+    Returns:
+        [P] in [least,1].
+    """
     angle = pseudo_cameras.angle_to(camera)
-    return torch.exp(-0.5 * (angle / math.radians(falloff_degrees)) ** 2)
+    return least + (1 - least) * torch.exp(-0.5 * (angle / math.radians(falloff_degrees)) ** 2)

@@ -52,6 +52,7 @@ class VisibilityConfig:
             3 px at 512²).
         confidence_angle: degrees from the input view at which a pseudo-view's confidence has fallen to
             exp(−½) = 0.61 (Gaussian).
+        confidence_least: confidence that is left far away, where a pseudo-view is the generator's own fill alone.
     """
 
     tolerance: float = 0.012
@@ -62,6 +63,7 @@ class VisibilityConfig:
     edge_erode: float = 0.006
     mask_erode: float = 0.006
     confidence_angle: float = 40.0
+    confidence_least: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,9 @@ def run(inputs: VisibilityInputs, config: VisibilityConfig, context: Context) ->
             masks.append(erode(confidence * surface, config.mask_erode))
             bar.update(1)
     visible = torch.cat(masks)
-    confidences = view_confidence(inputs.camera, inputs.pseudo_cameras, config.confidence_angle)
+    confidences = view_confidence(
+        inputs.camera, inputs.pseudo_cameras, config.confidence_angle, config.confidence_least
+    )
     context.preview("visible", visible)
     for i in range(count):
         context.record(view=i, visible_fraction=visible[i].mean().item(), confidence=confidences[i].item())

@@ -135,12 +135,13 @@ def test_trusted_texels_keep_away_from_outlines_and_steps():
 
 def test_view_confidence_falls_with_the_angle():
     views = Camera.orbit(torch.deg2rad(torch.tensor([0.0, 20.0, 40.0, -40.0, 120.0])), 0.0)
-    confidence = view_confidence(INPUT, views, 40.0)
+    confidence = view_confidence(INPUT, views, 40.0, 0.0)
     assert confidence[0].item() == pytest.approx(1, abs=1e-3)
     assert (confidence[:3].diff() < 0).all()
     assert confidence[2].item() == pytest.approx(math.exp(-0.5), abs=1e-4)
     assert confidence[2].item() == pytest.approx(confidence[3].item(), abs=1e-5)
     assert 0 < confidence[4] < 0.02
+    assert view_confidence(INPUT, views, 40.0, 0.3).min().item() == pytest.approx(0.3, abs=0.02)
 
 
 def test_gradcheck():

@@ -1,0 +1,95 @@
+"""Stage visibility on a sphere: masks are right, switches do what they say."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pmv.camera import Camera
+from stages.context import Context
+from stages.visibility import VisibilityConfig, VisibilityInputs, run
+from tests.scenes import sphere_view
+
+INPUT = Camera.orbit(0.0, 0.0)
+VIEWS = Camera.orbit(torch.tensor([-0.6, 0.0, 0.3]), torch.tensor([0.0, 0.1, 0.1]))
+SIZE, DEPTH = 128, 64
+
+
+@pytest.fixture
+def context():
+    spec = SimpleNamespace(box=1.0, background=0.0)
+    return Context(SimpleNamespace(spec=spec), torch.device("cpu"), torch.Generator(), lambda a, b: a)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    _, depth, alpha = sphere_view(INPUT, DEPTH)
+    _, view_depths, view_alphas = sphere_view(VIEWS, DEPTH)
+    _, _, foreground = sphere_view(INPUT, SIZE)
+    return VisibilityInputs(INPUT, VIEWS, depth, alpha, view_depths, view_alphas, foreground)
+
+
+def test_masks_mark_what_both_views_see(inputs, context):
+    out = run(inputs, VisibilityConfig(), context)
+    assert out.visible_masks.shape == (3, 1, SIZE, SIZE)
+    assert set(out.visible_masks.unique().tolist()) == {0.0, 1.0}
+    _, depth, alpha = sphere_view(VIEWS, SIZE)
+    normal = torch.nn.functional.normalize(VIEWS.unproject(depth), dim=-1)
+    ray = torch.nn.functional.normalize(INPUT.position[:, None, None] - VIEWS.unproject(depth), dim=-1)
+    degrees = torch.rad2deg(torch.acos((normal * ray).sum(-1)))[:, None]
+    visible = out.visible_masks > 0
+    assert not (visible & ((alpha == 0) | (degrees > 74))).any()
+    assert visible[degrees < 45].float().mean() > 0.9
+    assert out.confidences[1] > out.confidences[2] > out.confidences[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tolerance": 0.0005},
+        {"max_angle": 40.0},
+        {"view_max_angle": 40.0},
+        {"silhouette_erode": 0.08},
+        {"mask_erode": 0.04},
+    ],
+)
+def test_stricter_settings_see_less(inputs, context, change):
+    base = run(inputs, VisibilityConfig(), context).visible_masks
+    strict = run(inputs, replace(VisibilityConfig(), **change), context).visible_masks
+    assert strict.sum() < 0.97 * base.sum()
+    assert not (strict > base).any()
+
+
+def test_mutual_test_catches_a_surface_that_only_the_input_has(inputs, context):
+    """A second ball before the first in the input's depth: behind it, the first ball must not be painted."""
+    ball = sphere_view(INPUT, DEPTH, radius=0.05, centre=(0.0, 0.0, 0.3))
+    depth = torch.where(ball[2] > 0, ball[1], inputs.input_depth)
+    changed = replace(inputs, input_depth=depth)
+    both = run(changed, VisibilityConfig(edge_erode=0), context).visible_masks
+    single = run(changed, VisibilityConfig(edge_erode=0, mutual=False), context).visible_masks
+    assert not (both > single).any()
+    # from the side the ball stands before texels whose surface the input does see
+    assert both[0].sum() < single[0].sum() - 20
+
+
+def test_a_photo_mask_limits_what_is_used(inputs, context):
+    half = inputs.foreground.clone()
+    half[..., : SIZE // 2] = 0
+    out = run(replace(inputs, foreground=half), VisibilityConfig(), context)
+    points = VIEWS.unproject(sphere_view(VIEWS, SIZE)[1])
+    assert out.visible_masks.any()
+    assert not (out.visible_masks[:, 0] * (points[..., 0] < 0)).any()
+
+
+def test_nothing_visible_is_not_an_error(inputs, context):
+    out = run(replace(inputs, foreground=torch.zeros_like(inputs.foreground)), VisibilityConfig(), context)
+    assert not out.visible_masks.any()
+
+
+def test_previews_and_records_are_made(inputs, context):
+    previews, rows = {}, []
+    shown = replace(context, preview=lambda n, x: previews.__setitem__(n, x), record=lambda **r: rows.append(r))
+    run(inputs, VisibilityConfig(), shown)
+    assert {"visible", "trusted_texels"} <= previews.keys()
+    assert [row["view"] for row in rows] == [0, 1, 2]
