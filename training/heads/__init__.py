@@ -1,10 +1,10 @@
 """Synthetic heads made from MakeHuman's CC0 assets: true views, masks, depth and parameters from any camera.
 
-    assets = HeadAssets.load("makehuman/data")
-    head = build_head(assets, sample_parameters(seed=7))
-    renderer = HeadRenderer(resolution=256)
-    renderer.load(head)
-    view = renderer.render(cam2world, intrinsics)
+assets = HeadAssets.load("makehuman/data")
+head = build_head(assets, sample_parameters(seed=7))
+renderer = HeadRenderer(resolution=256)
+renderer.load(head)
+view = renderer.render(cam2world, intrinsics)
 """
 
 from training.heads.assets import HeadAssets

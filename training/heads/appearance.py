@@ -1,4 +1,5 @@
-"""From parameters to colours and light: the uniforms of the shaders. Colours are mixed in sRGB and handed over linear."""
+"""From parameters to colours and light: the uniforms of the shaders. Colours are mixed in sRGB and handed over
+linear."""
 
 from dataclasses import dataclass
 
@@ -8,10 +9,24 @@ from numpy.typing import NDArray
 from training.heads.parameters import HeadParameters
 
 _SKIN_RAMP = np.array(
-    [[0.95, 0.79, 0.71], [0.90, 0.70, 0.59], [0.80, 0.59, 0.45], [0.66, 0.45, 0.32], [0.48, 0.31, 0.21], [0.33, 0.21, 0.15]]
+    [
+        [0.95, 0.79, 0.71],
+        [0.90, 0.70, 0.59],
+        [0.80, 0.59, 0.45],
+        [0.66, 0.45, 0.32],
+        [0.48, 0.31, 0.21],
+        [0.33, 0.21, 0.15],
+    ]
 )
 _HAIR_RAMP = np.array(
-    [[0.07, 0.06, 0.055], [0.13, 0.09, 0.07], [0.25, 0.16, 0.10], [0.42, 0.29, 0.18], [0.64, 0.50, 0.33], [0.78, 0.67, 0.49]]
+    [
+        [0.07, 0.06, 0.055],
+        [0.13, 0.09, 0.07],
+        [0.25, 0.16, 0.10],
+        [0.42, 0.29, 0.18],
+        [0.64, 0.50, 0.33],
+        [0.78, 0.67, 0.49],
+    ]
 )
 _RED_HAIR, _GREY_HAIR = np.array([0.47, 0.21, 0.11]), np.array([0.63, 0.62, 0.61])
 _BROWN_EYE, _BLUE_EYE, _GREEN_EYE = (np.array(c) for c in ([0.28, 0.16, 0.09], [0.38, 0.46, 0.56], [0.38, 0.42, 0.28]))
@@ -26,23 +41,26 @@ class HairLook:
         fur: thickness of the shells that give the hair depth, decimetres.
         frayed: width of the frayed edge, decimetres.
         curly: 1 for isotropic curls instead of strands.
-        trim: heights (shortest, longest) on the base mesh below which long hair is cut off, decimetres; None for short hair.
+        trim: heights (shortest, longest) on the base mesh below which long hair is cut off, decimetres; None for
+            short hair.
+        shells: layers that the fur is drawn in.
     """
 
     fur: float
     frayed: float
     curly: float = 0.0
     trim: tuple[float, float] | None = None
+    shells: int = 4
 
 
 HAIR_LOOKS = {
     "none": HairLook(0.0, 0.1),
-    "afro01": HairLook(0.18, 0.2, curly=1.0),
-    "bob01": HairLook(0.03, 0.10, trim=(6.35, 5.6)),
-    "bob02": HairLook(0.03, 0.10, trim=(6.5, 5.7)),
-    "braid01": HairLook(0.03, 0.10, trim=(5.6, 3.5)),
-    "long01": HairLook(0.03, 0.10, trim=(6.1, 4.0)),
-    "ponytail01": HairLook(0.03, 0.10, trim=(6.3, 4.5)),
+    "afro01": HairLook(0.18, 0.2, curly=1.0, shells=8),
+    "bob01": HairLook(0.03, 0.10, trim=(6.35, 5.6), shells=3),
+    "bob02": HairLook(0.03, 0.10, trim=(6.5, 5.7), shells=3),
+    "braid01": HairLook(0.03, 0.10, trim=(5.6, 3.5), shells=3),
+    "long01": HairLook(0.03, 0.10, trim=(6.1, 4.0), shells=3),
+    "ponytail01": HairLook(0.03, 0.10, trim=(6.3, 4.5), shells=3),
     "short01": HairLook(0.07, 0.18),
     "short02": HairLook(0.07, 0.22),
     "short03": HairLook(0.03, 0.14),
@@ -83,7 +101,7 @@ def material(parameters: HeadParameters) -> dict[str, NDArray | float]:
         "skin": linear(skin),
         "lips": linear(lips),
         "hair": linear(hair),
-        "brows": linear(np.minimum(hair, 0.42) * 0.75),
+        "brows": linear(hair * min(1.0, 0.42 / hair.max()) * 0.75),  # never lighter than light brown
         "iris": linear(eyes * get("skin/eye-lightness")),
         "cloth": linear(cloth),
         "brow_shape": np.array([get(f"face_hair/brow-{what}") for what in ("height", "thickness", "slope", "density")]),

@@ -61,7 +61,8 @@ class Skin:
         mouth_cavity: float32 [S] 1 inside the mouth.
         source: int [W] the fine vertex behind each drawn one (split at texture seams).
         atlas: float32 [W,2] place in the baked texture.
-        triangles, bake_triangles, coarse_triangles: int32 [·,3] over drawn vertices: all, those with a place of their own in
+        triangles, bake_triangles, coarse_triangles: int32 [·,3] over drawn vertices: all, those with a place of their
+            own in
             the atlas, and the unsubdivided mesh for shadow and occlusion maps.
     """
 
@@ -213,12 +214,17 @@ def _quantised_targets(folder: Path, kept: NDArray) -> Targets:
         scales.append(scale)
         starts.append(starts[-1] + int(moved.sum()))
     return Targets(
-        np.array(names), np.array(starts), np.concatenate(vertices), np.concatenate(deltas), np.array(scales, np.float32)
+        np.array(names),
+        np.array(starts),
+        np.concatenate(vertices),
+        np.concatenate(deltas),
+        np.array(scales, np.float32),
     )
 
 
 def _atlas_place(uv: NDArray, rest: NDArray) -> NDArray:
-    """Place in the baked texture [W,2]: the face's island fills three quarters of it, ears and mouth the margin. What is
+    """Place in the baked texture [W,2]: the face's island fills three quarters of it, ears and mouth the margin. What
+    is
     under the cloth shares one point (.985,.985), which stays clear of the islands and takes the cloth's colour."""
     u, v = uv.T
     place = np.zeros_like(uv)
@@ -345,7 +351,9 @@ def _compile(folder: Path) -> HeadAssets:
     try:
         texture = Image.open(texture_path).convert("RGB").resize((256, 256), Image.Resampling.LANCZOS)
     except OSError as error:
-        raise AssetsError(f"{texture_path}: cannot be read as a picture ({error}); take it from MakeHuman's data") from None
+        raise AssetsError(
+            f"{texture_path}: cannot be read as a picture ({error}); take it from MakeHuman's data"
+        ) from None
 
     def fitted(compiled: FittedPart) -> FittedPart:
         return FittedPart(

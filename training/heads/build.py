@@ -43,7 +43,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Decal:
-    """A picture on the skin: float32 [h,w,4] RGBA in [0,1], its middle (u,v) and width in the frontal EG3D picture, in [0,1]."""
+    """A picture on the skin: float32 [h,w,4] RGBA in [0,1], its middle (u,v) and width in the frontal EG3D picture,
+    in [0,1]."""
 
     image: NDArray
     centre: tuple[float, float]
@@ -77,12 +78,14 @@ class Head:
     decal: Decal | None = None
 
     def with_decal(self, image: NDArray, centre: tuple[float, float], width: float) -> "Head":
-        """This head with a picture painted on its skin, thrown from the frontal camera. It becomes part of the surface: it bends
+        """This head with a picture painted on its skin, thrown from the frontal camera. It becomes part of the
+        surface: it bends
         with the cheek and is true from every view.
 
         Args:
             image: float [h,w,4] RGBA in [0,1], not premultiplied; row 0 is the top.
-            centre: where its middle falls in the frontal picture (radius 2.7, focal 4.2647), (u,v) in [0,1] from the top left.
+            centre: where its middle falls in the frontal picture (radius 2.7, focal 4.2647), (u,v) in [0,1] from the
+                top left.
             width: its width in widths of that picture; the height follows from its shape.
         """
         if image.ndim != 3 or image.shape[2] != 4:
@@ -124,12 +127,14 @@ class _Alignment:
         fur: float = 0.0,
     ) -> Part:
         tangent = np.zeros_like(positions) if tangent is None else tangent
-        arrays = ((positions - self.origin) * self.scale, normals, rest, extra, tangent)
-        return Part(name, *(np.ascontiguousarray(a, np.float32) for a in arrays), triangles, fur * self.scale)
+        world = ((positions - self.origin) * self.scale).astype(np.float32)
+        others = (np.ascontiguousarray(a, np.float32) for a in (normals, rest, extra, tangent))
+        return Part(name, world, *others, triangles=triangles, fur=fur * self.scale)
 
 
 def _collar_cover(rest: NDArray, collar: float) -> NDArray:
-    """How much each skin vertex [S] is under the cloth, 0 to 1; the collar is higher at the back and at the shoulders."""
+    """How much each skin vertex [S] is under the cloth, 0 to 1; the collar is higher at the back and at the
+    shoulders."""
     height = collar + 0.25 * np.clip(0.4 - rest[:, 2], -1, 1) + 0.18 * np.clip(np.abs(rest[:, 0]) - 0.35, 0, 0.6)
     return np.clip((height - rest[:, 1]) / 0.05, 0, 1)
 
@@ -161,9 +166,15 @@ def _skin_parts(assets: HeadAssets, parameters: HeadParameters, body: NDArray, a
 
 
 def _squeezed(positions: NDArray) -> NDArray:
-    """Hair [V,3] in world units, with what would stick out of EG3D's box at the top, back and sides drawn in smoothly."""
+    """Hair [V,3] in world units, with what would stick out of EG3D's box at the top, back and sides drawn in
+    smoothly."""
     squeezed = positions.copy()
-    for axis, sign, start, end in ((0, 1, 0.31, 0.362), (0, -1, 0.31, 0.362), (1, 1, 0.335, 0.368), (2, -1, 0.31, 0.362)):
+    for axis, sign, start, end in (
+        (0, 1, 0.31, 0.362),
+        (0, -1, 0.31, 0.362),
+        (1, 1, 0.335, 0.368),
+        (2, -1, 0.31, 0.362),
+    ):
         beyond = np.maximum(sign * squeezed[:, axis] - start, 0)
         squeezed[:, axis] -= sign * (beyond - (end - start) * (1 - np.exp(-beyond / (end - start))))
     return squeezed
@@ -184,7 +195,8 @@ def _hair_part(
     normals[inward] *= -1
     positions = positions + normals * (0.05 * parameters["hair/volume"])
     look = HAIR_LOOKS[parameters.hairstyle]
-    # the sign tells polar strands from straight ones, the size the gap to the skin (both constant or smooth on an island)
+    # the sign tells polar strands from straight ones, the size the gap to the skin (both constant or smooth on an
+    # island)
     polar_and_gap = np.where(style.strand[:, 3] > 0.5, 1.0, -1.0) * (1.0 + style.skin_gap)
     part = alignment.part(
         "hair",

@@ -1,4 +1,5 @@
-"""Readers of MakeHuman's text formats: OBJ meshes, `.target` morphs and `.mhclo` bindings (all in MakeHuman decimetres)."""
+"""Readers of MakeHuman's text formats: OBJ meshes, `.target` morphs and `.mhclo` bindings (all in MakeHuman
+decimetres)."""
 
 from dataclasses import dataclass
 from pathlib import Path

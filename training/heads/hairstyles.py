@@ -1,7 +1,9 @@
 """Hair meshes prepared for drawing strands without textures.
 
-MakeHuman's hair textures are not part of the CC0 data that can be relied on, so a strand coordinate and the distance to the
-mesh's open boundary take their place: the shader makes strands from the one and frays the hairline and the tips by the other.
+MakeHuman's hair textures are not part of the CC0 data that can be relied on, so a strand coordinate and the distance
+to the
+mesh's open boundary take their place: the shader makes strands from the one and frays the hairline and the tips by
+the other.
 """
 
 from dataclasses import dataclass
@@ -19,7 +21,8 @@ SKULL_CENTRE = np.array([0.0, 7.35, 0.35])
 """Middle of the skull on the base mesh."""
 _CROWN_BACK = (0.0, 0.85, -0.45)
 _TAIL = (0.0, 0.25, -1.0)
-# Strands of these styles run away from a pole on the skull; of the others along the texture's v or the card's long axis.
+# Strands of these styles run away from a pole on the skull; of the others along the texture's v or the card's long
+# axis.
 _POLES: dict[str, tuple[float, float, float]] = {
     "short01": _CROWN_BACK, "short02": _CROWN_BACK, "short03": (-0.35, 1.0, 0.35), "short04": _CROWN_BACK,
     "ponytail01": _TAIL, "braid01": _TAIL, "afro01": _CROWN_BACK,
@@ -74,7 +77,8 @@ def _boundary_distance(positions: NDArray, place: NDArray, quads: NDArray) -> ND
 
 
 def _strand_coordinates(name: str, rest: NDArray, uv: NDArray, quads: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """Coordinates across [W] and along [W] the strands, and whether the strands are polar [W], per island of the texture."""
+    """Coordinates across [W] and along [W] the strands, and whether the strands are polar [W], per island of the
+    texture."""
     count = len(rest)
     islands, island_of = connected_components(adjacency(quads, count), directed=False)
     across, along, polar = np.zeros(count), np.zeros(count), np.zeros(count)

@@ -55,9 +55,7 @@ def triangulate(quads: NDArray) -> NDArray:
 
 def adjacency(quads: NDArray, count: int) -> sp.coo_matrix:
     """Directed edges of the quads as a sparse [count,count] matrix of ones."""
-    return sp.coo_matrix(
-        (np.ones(quads.size), (quads.ravel(), np.roll(quads, -1, 1).ravel())), shape=(count, count)
-    )
+    return sp.coo_matrix((np.ones(quads.size), (quads.ravel(), np.roll(quads, -1, 1).ravel())), shape=(count, count))
 
 
 def catmull_clark(quads: NDArray, corner_uvs: NDArray, count: int) -> tuple[sp.csr_matrix, NDArray, NDArray]:
@@ -95,9 +93,7 @@ def catmull_clark(quads: NDArray, corner_uvs: NDArray, count: int) -> tuple[sp.c
         + sp.diags(np.where(on_boundary, 0.0, 0.5)) @ beside @ face_points
     )
 
-    vertex_faces = sp.csr_matrix(
-        (np.ones(quads.size), (quads.ravel(), np.repeat(faces, 4))), shape=(count, len(quads))
-    )
+    vertex_faces = sp.csr_matrix((np.ones(quads.size), (quads.ravel(), np.repeat(faces, 4))), shape=(count, len(quads)))
     vertex_edges = sp.csr_matrix(
         (np.ones(2 * edge_count), (edges.ravel(), np.repeat(np.arange(edge_count), 2))), shape=(count, edge_count)
     )
@@ -114,7 +110,9 @@ def catmull_clark(quads: NDArray, corner_uvs: NDArray, count: int) -> tuple[sp.c
         boundary_edges @ ends
     )
     at_boundary = boundary_valence > 0
-    vertex_points = sp.diags((~at_boundary).astype(float)) @ inner_rule + sp.diags(at_boundary.astype(float)) @ boundary_rule
+    vertex_points = (
+        sp.diags((~at_boundary).astype(float)) @ inner_rule + sp.diags(at_boundary.astype(float)) @ boundary_rule
+    )
 
     edge_ids, face_ids = count + edge_of_corner, count + edge_count + faces
     middle, centre = (corner_uvs + np.roll(corner_uvs, -1, 1)) / 2, corner_uvs.mean(1)

@@ -1,6 +1,8 @@
-"""The named parameters of a synthetic head: one normalised vector z that fixes everything that can be seen at 128 px."""
+"""The named parameters of a synthetic head: one normalised vector z that fixes everything that can be seen at 128
+px."""
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,8 +14,10 @@ HAIRSTYLES = (
 )  # fmt: skip
 """Hairstyles by their MakeHuman names; `none` is a shaved or bald head."""
 
-# Per part of the head: MakeHuman's signed pairs (negative target, positive target) and the standard deviation of each. Left
-# and right move together. Translations of the whole head, neck, mouth and nose to a side are left out: they only move the camera.
+# Per part of the head: MakeHuman's signed pairs (negative target, positive target) and the standard deviation of
+# each. Left
+# and right move together. Translations of the whole head, neck, mouth and nose to a side are left out: they only move
+# the camera.
 _SIGNED_PAIRS: dict[str, tuple[float, str]] = {
     "head": (0.12, "age:decr/incr back-scale-depth:decr/incr fat:decr/incr scale-depth:decr/incr scale-vert:decr/incr"),
     "neck": (
@@ -51,8 +55,7 @@ _SIGNED_PAIRS: dict[str, tuple[float, str]] = {
     ),
     "ears": (
         0.20,
-        "rot:backward/forward scale:decr/incr scale-depth:decr/incr "
-        "scale-vert:decr/incr wing:decr/incr",
+        "rot:backward/forward scale:decr/incr scale-depth:decr/incr scale-vert:decr/incr wing:decr/incr",
     ),
 }
 _TWO_SIDED = {"cheek": "cheek", "eyes": "eye", "ears": "ear"}
@@ -66,7 +69,8 @@ class Entry:
 
     Attributes:
         name: unique name, `group/what`.
-        group: what it belongs to: macro, shape, expression, gaze, hairstyle, hair, skin, face_hair, makeup, cloth, light.
+        group: what it belongs to: macro, shape, expression, gaze, hairstyle, hair, skin, face_hair, makeup, cloth,
+            light.
         mean, scale: moments of the value over sampled heads, which make z zero-mean with unit variance.
         low, high: range of plausible values; beyond it the value is clipped.
     """
@@ -121,7 +125,9 @@ def _entries() -> list[Entry]:
         Entry("macro/muscle", "macro", 0.0, 0.36, -1.0, 1.0),
         Entry("macro/size", "macro", 1.0, 0.02, 0.95, 1.05),
     ]
-    rows += [Entry(t.name, "shape", 0.0, deviation, -3 * deviation, 3 * deviation) for t, deviation in _signed_targets()]
+    rows += [
+        Entry(t.name, "shape", 0.0, deviation, -3 * deviation, 3 * deviation) for t, deviation in _signed_targets()
+    ]
     rows += [Entry(name, "shape", 0.05, 0.10, 0.0, 0.4) for name in HEAD_SHAPE_TARGETS]
     rows += [
         Entry("expression/smile", "expression", 0.28, 0.32, 0.0, 0.9),
@@ -188,7 +194,8 @@ ENTRIES = tuple(_entries())
 
 @dataclass(frozen=True)
 class HeadParameters:
-    """One head as a vector z, float32 [D], every entry about N(0,1) over sampled heads. Any z is a head: values are clipped.
+    """One head as a vector z, float32 [D], every entry about N(0,1) over sampled heads. Any z is a head: values are
+    clipped.
 
     Attributes:
         z: the vector.
@@ -230,7 +237,8 @@ class HeadParameters:
         return float(np.clip(entry.mean + entry.scale * float(self.z[index]), entry.low, entry.high))
 
     def replace(self, **values: float) -> "HeadParameters":
-        """This head with some values set; `/` and `-` of a name are written `__` and `_`: `face_hair__beard_length=0.5`."""
+        """This head with some values set; `/` and `-` of a name are written `__` and `_`:
+        `face_hair__beard_length=0.5`."""
         z = self.z.copy()
         for keyword, value in values.items():
             index = _INDEX_BY_KEYWORD[keyword]
@@ -259,7 +267,7 @@ for _index, _entry in enumerate(ENTRIES):
     HeadParameters.groups[_entry.group] = slice(_start, _index + 1)
 
 
-def _pick(rng: np.random.Generator, chances: dict[str, float]) -> str:
+def _pick(rng: np.random.Generator, chances: Mapping[str, float]) -> str:
     weights = np.array(list(chances.values()))
     return str(rng.choice(list(chances), p=weights / weights.sum()))
 
@@ -311,7 +319,8 @@ def _sample_expression(rng: np.random.Generator) -> dict[str, float]:
 
 
 def sample_parameters(seed: int) -> HeadParameters:
-    """A random plausible head; the same seed always gives the same head. Entries that real heads couple (sex and beard, age
+    """A random plausible head; the same seed always gives the same head. Entries that real heads couple (sex and
+    beard, age
     and grey hair, ancestry and colours) are drawn together; the rest are independent and normal."""
     rng = np.random.default_rng(seed)
     values = {entry.name: rng.normal(entry.mean, entry.scale) for entry in ENTRIES}

@@ -22,7 +22,12 @@ _SHADOW_SIZE = 1024
 _TILE_SIZE, _TILE_COLUMNS = 128, 7
 _CLIP_DISTANCE0 = 0x3000  # GL_CLIP_DISTANCE0, which moderngl has no name for
 _FIXED_UNITS = {
-    "noise_texture": 0, "eye_texture": 1, "shadow_map": 2, "baked_albedo": 3, "baked_gloss": 4, "baked_bumps": 5,
+    "noise_texture": 0,
+    "eye_texture": 1,
+    "shadow_map": 2,
+    "baked_albedo": 3,
+    "baked_gloss": 4,
+    "baked_bumps": 5,
     "strand_texture": 6,
 }
 _SCRATCH_UNITS = (7, 8, 9)
@@ -80,7 +85,8 @@ def _orthographic(direction: NDArray) -> NDArray:
 
 
 def _perspective(intrinsics: NDArray) -> NDArray:
-    """Clip-from-camera [4,4] of a normalised pinhole with OpenCV axes. y stays down, so that row 0 of what is read back is
+    """Clip-from-camera [4,4] of a normalised pinhole with OpenCV axes. y stays down, so that row 0 of what is read
+    back is
     the top of the picture; for that, front faces are clockwise."""
     matrix = np.zeros((4, 4))
     matrix[:2, :3] = 2 * np.asarray(intrinsics, float)[:2]
@@ -113,7 +119,8 @@ def _stretched(noise: NDArray, size: tuple[int, int]) -> NDArray:
 
 @cache
 def _strands() -> tuple[int, int, bytes]:
-    """Width, height and bytes of the repeating strand texture: u across, v along the hair; channels: tone, thin hairs, locks."""
+    """Width, height and bytes of the repeating strand texture: u across, v along the hair; channels: tone, thin
+    hairs, locks."""
     height, width = 256, 2048
     rng = np.random.default_rng(1)
 
@@ -121,8 +128,8 @@ def _strands() -> tuple[int, int, bytes]:
         drawn = _stretched(rng.random((rows, columns)), (height, width))
         return (drawn - drawn.mean()) / drawn.std() * 0.2 + 0.5
 
-    tone = 0.5 + 0.76 * (noise(14, 176) - 0.5) + 1.05 * (noise(42, 640) - 0.5)
-    channels = np.stack([0.5 + (tone - 0.5) * 0.62, noise(36, 1320), noise(10, 110), np.full((height, width), 0.5)], 2)
+    tone = 0.5 + 0.30 * (noise(14, 176) - 0.5) + 0.48 * (noise(42, 640) - 0.5)
+    channels = np.stack([tone, noise(36, 1320), noise(10, 110), np.full((height, width), 0.5)], 2)
     return width, height, (np.clip(channels, 0, 1) * 255).astype(np.uint8).tobytes()
 
 
@@ -326,7 +333,7 @@ class HeadRenderer:
             return 8 if full else 4
         if part.name != "hair" or not full:
             return 1
-        return 8 if self._head is not None and HAIR_LOOKS[self._head.parameters.hairstyle].curly else 4
+        return HAIR_LOOKS[self._head.parameters.hairstyle].shells if self._head else 1
 
     def _draw_depth(self, matrix: NDArray, coarse: bool) -> None:
         self._set("depth", clip_from_world=matrix)
@@ -355,9 +362,7 @@ class HeadRenderer:
         )
         for loaded in self._parts:
             self._set("occlusion", depth_maps=_SCRATCH_UNITS[0], two_sided=float(loaded.part.name == "hair"))
-            points = context.vertex_array(
-                self._programs["occlusion"], self._format("occlusion", loaded.vertices, None)
-            )
+            points = context.vertex_array(self._programs["occlusion"], self._format("occlusion", loaded.vertices, None))
             points.transform(loaded.occlusion, gl.POINTS, vertices=len(loaded.part.positions))
             points.release()
 

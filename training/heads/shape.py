@@ -27,7 +27,9 @@ def _universal(gender: str, age: str, muscle: str, weight: str) -> str:
 
 def target_names() -> list[str]:
     """Every target a head can use, as paths below `targets/` without the ending, sorted."""
-    names = {f"macrodetails/{who}-{gender}-{age}" for who in ETHNICITIES for gender in ("male", "female") for age in _AGES}
+    names = {
+        f"macrodetails/{who}-{gender}-{age}" for who in ETHNICITIES for gender in ("male", "female") for age in _AGES
+    }
     for gender in ("male", "female"):  # MakeHuman has no universal targets of children
         for age in ("young", "old"):
             names |= {_universal(gender, age, muscle, weight) for muscle in _MUSCLES for weight in _WEIGHTS}

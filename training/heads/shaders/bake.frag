@@ -17,7 +17,7 @@ float relief(vec3 r) {
     float ax = abs(r.x);
     float front = smoothstep(0.2, 0.9, r.z);
     float wobble = value_noise(r * 6.0 + 20.0) - 0.5;
-    float height = (0.005 + 0.003 * wrinkles) * (value_noise(r * 75.0 + fine_seed * 64.0) - 0.5) + 0.007 * (value_noise(r * 30.0 + 5.0) - 0.5);
+    float height = (0.0022 + 0.002 * wrinkles) * (value_noise(r * 75.0 + fine_seed * 64.0) - 0.5) + 0.0035 * (value_noise(r * 30.0 + 5.0) - 0.5);
     float rows = sin((r.y + 0.05 * wobble + 0.04 * ax * ax) * 58.0);
     float forehead = gauss(vec2(ax, r.y - 7.86), vec2(0.50, 0.17)) * front;
     height -= wrinkles * 0.016 * forehead * smoothstep(0.35, 1.0, rows + 0.8 * wobble);
@@ -50,9 +50,9 @@ void main() {
     // skin: tone drifts from yellow to red at several scales, as blood and melanin do
     vec3 albedo = skin;
     albedo *= 1.0 + (broad - 0.5) * 0.30 * (0.5 + mottle);
-    albedo *= 1.0 + (middle - 0.5) * mottle * vec3(0.24, 0.40, 0.42);
-    albedo *= 1.0 + (small - 0.5) * mottle * vec3(0.16, 0.24, 0.24);
-    albedo *= 1.0 + (fine - 0.5) * 0.16;
+    albedo *= 1.0 + (middle - 0.5) * mottle * vec3(0.20, 0.34, 0.36);
+    albedo *= 1.0 + (small - 0.5) * mottle * vec3(0.12, 0.17, 0.17);
+    albedo *= 1.0 + (fine - 0.5) * 0.13;
     float cheek = gauss(vec2(ax - 0.44, r.y - 6.93), vec2(0.22, 0.20)) * front;
     float nose = gauss(vec2(r.x, r.y - 6.93), vec2(0.14, 0.12)) * smoothstep(1.3, 1.6, r.z);
     float ear = smoothstep(0.72, 0.85, ax) * smoothstep(6.6, 6.8, r.y);
@@ -70,7 +70,7 @@ void main() {
     float spots = smoothstep(0.55, 0.66, fractal_noise(r * 40.0 + fine_shift.yxx));
     albedo *= mix(vec3(1.0), vec3(0.72, 0.55, 0.46), freckles * spots * clamp(cheek + nose + 0.6 * socket + 0.12, 0.0, 1.0));
     float age_spots = smoothstep(0.60, 0.68, fractal_noise(r * 7.0 + 31.0));
-    albedo *= mix(vec3(1.0), vec3(0.80, 0.70, 0.62), age_spots * wrinkles * 0.5);
+    albedo *= mix(vec3(1.0), vec3(0.80, 0.70, 0.62), age_spots * wrinkles * 0.35);
 
     float height = relief(r);
     float creases = clamp(-(height + 0.004) * 60.0, 0.0, 1.0);

@@ -78,9 +78,9 @@ float beard_region(vec3 rest) {
     float rough = 0.6 * cells.r + 0.4 * cells.g - 0.5;
     float jaw = 6.13 + max(0.0, 1.42 - rest.z) * 0.46;
     float cheek = 6.86 - 0.16 * (1.0 - beard_cheeks);
-    float region = smoothstep(cheek + 0.20, cheek - 0.08, rest.y - 0.16 * smoothstep(0.45, 0.72, ax) + rough * 0.1);
+    float region = smoothstep(cheek + 0.20, cheek - 0.20, rest.y - 0.16 * smoothstep(0.45, 0.72, ax) + rough * 0.1);
     region *= smoothstep(-0.12, 0.05, rest.y - jaw + 0.07 + rough * 0.12);
-    region *= smoothstep(0.28, 0.62, rest.z + rough * 0.12);
+    region *= smoothstep(0.25, 0.95, rest.z + rough * 0.2);
     float beside_mouth = smoothstep(0.10, -0.05, rest.y - 6.62 - (0.45 + 0.3 * beard_cheeks) * max(0.0, ax - 0.24) + rough * 0.15);
     region *= mix(1.0, beside_mouth, smoothstep(0.26, 0.36, ax));
     float moustache = smoothstep(0.02, -0.06, rest.y - 6.80 + 0.55 * max(0.0, ax - 0.12));
@@ -99,6 +99,6 @@ float beard_strands(vec3 rest) {
 float beard_opacity(vec3 rest, float shell, float hairs) {
     float region = beard_region(rest) * smoothstep(0.0, 0.9, beard);
     float spread = clamp(0.5 + 2.2 * (hairs - 0.5), 0.0, 1.0);
-    float keep = region * 1.25 - shell * (1.45 - 0.55 * region) + (spread - 0.5) * (0.7 + 0.5 * shell);
-    return smoothstep(0.10, 0.75, keep) * smoothstep(0.02, 0.3, region);
+    float keep = region * 1.2 - 0.15 - shell * (1.4 - 0.6 * region) + (spread - 0.5) * (0.9 + 0.4 * shell);
+    return smoothstep(0.12, 0.85, keep) * smoothstep(0.02, 0.4, region);
 }

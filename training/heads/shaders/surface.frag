@@ -95,7 +95,7 @@ void main() {
         float hairs = beard_strands(v_rest);
         opacity = beard_opacity(v_rest, v_shell, hairs);
         if (fringe == 0 ? opacity < 0.8 : (opacity >= 0.8 || opacity < 0.03)) discard;
-        albedo = brows * (0.35 + 1.5 * hairs) * mix(0.5, 1.25, v_shell);
+        albedo = brows * (0.25 + 2.0 * hairs * hairs + 0.5 * hairs) * mix(0.6, 1.5, v_shell);
         open *= mix(0.6, 1.0, v_shell);
         scatter = 0.0;
     } else {
