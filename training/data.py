@@ -233,7 +233,7 @@ def render_slots(pack: HeadPack, assets_path: Path, worker: int, workers: int) -
             print(f"worker {worker}: {done} heads; a head takes {means}", flush=True)
 
 
-def wait_for(pack: HeadPack, heads: int, pool: "RenderPool | None", seconds: float = 900.0) -> None:
+def wait_for(pack: HeadPack, heads: int, pool: "RenderPool | None", seconds: float = 300.0) -> None:
     """Returns when `heads` heads of a pack are ready.
 
     Args:
