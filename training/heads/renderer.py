@@ -144,7 +144,7 @@ def _create_context(backend: str, device_index: int | None) -> Any:
         import moderngl
     except ImportError:
         raise AssetsError('rendering heads needs moderngl: pip install "pmv[train]"') from None
-    options = {} if device_index is None else {"device_index": device_index}
+    options: dict[str, Any] = {} if device_index is None else {"device_index": device_index}
     try:
         return moderngl.create_context(standalone=True, backend=backend, require=330, **options)
     except Exception as error:  # glcontext raises bare Exception

@@ -51,7 +51,7 @@ float hair_opacity(vec3 rest, vec4 extra, float shell, out float tone, out float
     }
     // near the skin the edge is a hairline: single fine hairs that fade; away from it, the tips of locks
     float hairline = smoothstep(0.22, 0.06, abs(extra.w) - 1.0);
-    float irregular = 0.8 * locks + 0.9 * (cells.r - 0.5);
+    float irregular = 0.8 * locks + mix(0.9, 0.35, curly) * (cells.r - 0.5);
     float inside = extra.z / frayed + irregular * 0.8;
     inside = min(inside, (rest.y - trim_height) / 0.22 + irregular);
     float solid = clamp(inside * mix(1.0, 0.8, hairline), 0.0, 1.0);

@@ -70,7 +70,7 @@ void main() {
         float radius = distance(uv, centre) / 0.115;
         vec3 fibres = pow(texture(eye_texture, uv).rgb, vec3(2.2));
         float brightness = max(fibres.r, max(fibres.g, fibres.b));
-        vec3 white = mix(vec3(0.62, 0.60, 0.58), fibres * 1.2, 0.5);
+        vec3 white = mix(vec3(0.50, 0.48, 0.46), fibres, 0.5);
         vec3 colour = iris * (0.30 + brightness * 4.0) * 0.62 * mix(0.5, 1.25, smoothstep(0.95, 0.5, radius));
         colour *= smoothstep(0.28, 0.36, radius);
         albedo = mix(colour, white, smoothstep(0.93, 1.03, radius));
