@@ -13,12 +13,14 @@ import math
 
 import torch
 import torch.nn.functional as F
+from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from pmv.camera import Camera
 
 EDGE_DEGREES = 75.0
 """Surfaces inclined more than this to the image plane count as a discontinuity between two surfaces."""
+_NORMAL_BLUR = 0.008  # sigma as a fraction of the image width
 
 
 def edge_step(camera: Camera, width: int, degrees: float = EDGE_DEGREES) -> float:
@@ -189,9 +191,15 @@ def surface_points(depth: Tensor, valid: Tensor, camera: Camera, size: int) -> t
 
     Returns:
         points [N,S,S,3] in the world, unit normals [N,3,S,S] (zero where unknown), surface, bool [N,1,S,S].
+        The normals are averaged over about 2 % of the width: hair and a renderer's noise would scatter them.
     """
     fine, surface = resize_depth(depth, valid, (size, size), edge_step(camera, depth.shape[-1]))
     normals, known = depth_normals(fine, surface, camera, edge_step(camera, size))
+    sigma = _NORMAL_BLUR * size
+    window = 2 * math.ceil(2 * sigma) + 1
+    if window <= size:
+        normals = gaussian_blur2d(normals, (window, window), (sigma, sigma), border_type="constant")
+    normals = F.normalize(normals, dim=1) * known
     return camera.unproject(fine), normals, surface & known
 
 

@@ -62,6 +62,28 @@ def dilate(mask: Tensor, fraction: float) -> Tensor:
     return 1.0 - (inside_distance(outside) > fraction * mask.shape[-1]).float()
 
 
+def without_specks(mask: Tensor, fraction: float) -> Tensor:
+    """Removes islands and fills holes that are smaller than `fraction` of the image's area (8-connected).
+
+    Args:
+        mask: [N,1,H,W], inside where > 0.5.
+        fraction: of the image area; 0 only makes the mask binary.
+
+    Returns:
+        [N,1,H,W] float32, 0 or 1.
+    """
+    _check_mask(mask)
+    result = (mask.detach() > SOLID)[:, 0].cpu().numpy().astype(np.uint8)
+    smallest = fraction * mask.shape[-1] * mask.shape[-2]
+    for inside in result:
+        for value in (0, 1):
+            _, labels, statistics, _ = cv2.connectedComponentsWithStats((inside == value).astype(np.uint8))
+            speck = statistics[:, cv2.CC_STAT_AREA] < smallest
+            speck[0] = False  # label 0 is everything of the other value
+            inside[speck[labels]] = 1 - value
+    return torch.from_numpy(result).float()[:, None].to(mask.device)
+
+
 def smoothstep(x: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     """Cubic step 3t² − 2t³ from 0 at `low` to 1 at `high`, t = (x − low)/(high − low) clamped to [0,1];
     element-wise.

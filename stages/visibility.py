@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pmv.camera import Camera
 from pmv.geometry import edge_step, surface_points
-from pmv.masks import SOLID, erode
+from pmv.masks import SOLID, erode, without_specks
 from pmv.visibility import (
     depth_agreement,
     mutual_depth,
@@ -48,6 +48,7 @@ class VisibilityConfig:
             (HFGI3D: 51 px kernel at 512², 0.05).
         edge_erode: width removed on both sides of depth discontinuities in the input view, as a fraction of
             the image width.
+        speck: islands and holes of a visible mask below this fraction of the image area are removed and filled.
         mask_erode: width removed along each visible mask's outline, as a fraction of the image width (HFGI3D:
             3 px at 512²).
         confidence_angle: degrees from the input view at which a pseudo-view's confidence has fallen to
@@ -61,6 +62,7 @@ class VisibilityConfig:
     view_max_angle: float = 80.0
     silhouette_erode: float = 0.012
     edge_erode: float = 0.006
+    speck: float = 0.0003
     mask_erode: float = 0.006
     confidence_angle: float = 40.0
     confidence_least: float = 0.2
@@ -114,7 +116,7 @@ def run(inputs: VisibilityInputs, config: VisibilityConfig, context: Context) ->
                 seen, hit = mutual_depth(inputs.camera, inputs.input_depth, input_valid, view, size, edge)
                 own = (points - view.position[:, None, None]) @ view.forward[:, :, None]
                 confidence = confidence * depth_agreement(own.permute(0, 3, 1, 2) - seen, tolerance) * hit
-            masks.append(erode(confidence * surface, config.mask_erode))
+            masks.append(erode(without_specks(confidence * surface, config.speck), config.mask_erode))
             bar.update(1)
     visible = torch.cat(masks)
     confidences = view_confidence(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pmv.masks import dilate, erode, feather, inside_distance, smoothstep
+from pmv.masks import dilate, erode, feather, inside_distance, smoothstep, without_specks
 
 
 def disc(size: int, radius: float) -> torch.Tensor:
@@ -42,11 +42,22 @@ def test_feather_lies_inside_and_rises_to_one():
     assert torch.equal(feather(mask, 0), mask)
 
 
+def test_specks_go_and_pinholes_close():
+    mask = disc(64, 0.3)
+    dirty = mask.clone()
+    dirty[..., 2:4, 2:4] = 1
+    dirty[..., 30:32, 30:32] = 0
+    assert torch.equal(without_specks(dirty, 5 / 64**2), mask)
+    assert torch.equal(without_specks(dirty, 4 / 64**2), dirty)
+    assert torch.equal(without_specks(dirty, 0), dirty)
+
+
 def test_an_empty_mask_stays_empty():
     empty = torch.zeros(1, 1, 8, 8)
     assert not erode(empty, 0.1).any()
     assert not feather(empty, 0.1).any()
     assert not dilate(empty, 0.1).any()
+    assert not without_specks(empty, 0.1).any()
 
 
 def test_smoothstep_rises_and_falls():
