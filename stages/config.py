@@ -1,6 +1,7 @@
 """Configs: values from YAML, checked against the frozen dataclasses that the stages read."""
 
 import difflib
+import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -165,13 +166,9 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
             raise InputError(f"{where} is a list of {len(kinds)} values, not {len(value)}")
         return tuple(_typed(item, kind, where) for item, kind in zip(value, kinds))
     if hint is float:
-        # YAML 1.1 reads 1e-3 as a text
-        if isinstance(value, str):
-            try:
-                return float(value)
-            except ValueError:
-                pass
-        elif isinstance(value, float | int) and not isinstance(value, bool):
+        if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a text
+            value = _number(value)
+        if isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
     elif hint is int:
         if isinstance(value, int) and not isinstance(value, bool):
@@ -183,3 +180,10 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         raise TypeError(f"{where}: configs cannot hold {hint}")
     names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
     raise InputError(f"{where} is {names[hint]}, not {value!r}")
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -162,11 +162,12 @@ def find_foreground(photo: Tensor, iterations: int, softness: float) -> Tensor:
     pixels = ((small[0].permute(1, 2, 0).cpu().numpy() + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
     y, x = np.mgrid[0:side, 0:side] / side
     labels = np.full((side, side), cv2.GC_PR_BGD, np.uint8)
-    labels[_ellipse(x, y, 0.5, 0.52, 0.34, 0.45)] = cv2.GC_PR_FGD
+    labels[_ellipse(x, y, 0.5, 0.45, 0.40, 0.50)] = cv2.GC_PR_FGD
     labels[(y > 0.8) & (np.abs(x - 0.5) < 0.3)] = cv2.GC_PR_FGD  # neck and shoulders
-    labels[_ellipse(x, y, 0.5, 0.52, 0.17, 0.24)] = cv2.GC_FGD
-    border = (y < 0.03) | ((x < 0.03) | (x > 0.97)) & (y < 0.6)
-    labels[border] = cv2.GC_BGD
+    # the sure part must reach into the hair, whose colour the face does not tell
+    labels[_ellipse(x, y, 0.5, 0.46, 0.22, 0.36)] = cv2.GC_FGD
+    labels[(y < 0.5) & ~_ellipse(x, y, 0.5, 0.5, 0.48, 0.60)] = cv2.GC_BGD
+    labels[((x < 0.03) | (x > 0.97)) & (y < 0.6)] = cv2.GC_BGD
     cv2.setRNGSeed(0)
     cv2.grabCut(
         np.ascontiguousarray(pixels[:, :, ::-1]),
@@ -177,11 +178,9 @@ def find_foreground(photo: Tensor, iterations: int, softness: float) -> Tensor:
         iterations,
         cv2.GC_INIT_WITH_MASK,
     )
-    mask = clean_mask((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD))
-    soft = torch.from_numpy(mask.astype(np.float32))[None, None].to(photo.device)
-    sigma = max(softness * side, 1e-3)
-    soft = torch.from_numpy(ndimage.gaussian_filter(soft[0, 0].cpu().numpy(), sigma, mode="nearest"))[None, None]
-    return resize(soft.to(photo.device), photo.shape[-1]).clamp(0, 1)
+    mask = clean_mask((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.float32)
+    soft = ndimage.gaussian_filter(mask, softness * side, mode="nearest")
+    return resize(torch.from_numpy(soft)[None, None].to(photo.device), photo.shape[-1])
 
 
 def _ellipse(x: np.ndarray, y: np.ndarray, cx: float, cy: float, rx: float, ry: float) -> np.ndarray:
@@ -277,14 +276,14 @@ def find_camera(image: Tensor, foreground: Tensor, config: PrepareConfig, contex
                 scores.append(score(start[None]))
                 bar.update(1)
         scores = torch.cat(scores)
-        best, best_score = starts[scores.argmin()], float(scores.min())
+        best, best_score = starts[scores.argmin()], scores.min().item()
         for start in starts[scores.argsort()[: config.search_keep]]:
             angles = start[None].clone().requires_grad_(True)
             optimizer = torch.optim.Adam([angles], lr=float(np.deg2rad(config.refine_rate)))
             for step in range(config.refine_steps + 1):
                 value = score(angles)
-                if float(value) < best_score:
-                    best, best_score = angles.detach()[0].clone(), float(value)
+                if value.item() < best_score:
+                    best, best_score = angles.detach()[0].clone(), value.item()
                 if step == config.refine_steps:
                     break
                 optimizer.zero_grad()

@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -49,7 +50,6 @@ _PACKAGES = (
     "numpy",
     "lpips",
     "kornia",
-    "opencv-python-headless",
     "safetensors",
     "scikit-image",
 )
@@ -295,7 +295,7 @@ class Runner:
             "complete": False,
             "pmv": pmv.__version__,
             "python": platform.python_version(),
-            "packages": {name: _version(name) for name in _PACKAGES},
+            "packages": {name: metadata.version(name) for name in _PACKAGES} | {"opencv": cv2.__version__},
             "platform": platform.platform(),
             "cpu": _cpu_name(),
             "cpu_cores": os.cpu_count(),
@@ -331,13 +331,6 @@ class Runner:
         finally:
             log.removeHandler(handler)
             handler.close()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _cpu_name() -> str:

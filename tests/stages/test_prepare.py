@@ -1,0 +1,159 @@
+"""The prepare stage: foreground, edit and camera of an aligned photo."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SHARED
+from torch import Tensor
+
+from pmv.camera import Camera
+from pmv.errors import InputError
+from pmv.generators import EG3DGenerator
+from pmv.images import read_image, resize
+from stages.context import Context
+from stages.prepare import (
+    PrepareConfig,
+    PrepareInputs,
+    PrepareOutputs,
+    clean_mask,
+    find_camera,
+    find_foreground,
+    run,
+    view_score,
+)
+
+CONFIG = PrepareConfig(search_yaw_steps=7, search_pitch_steps=3, refine_steps=12)
+
+
+@pytest.fixture
+def context(tiny_generator: EG3DGenerator) -> Context:
+    return Context(tiny_generator, torch.device("cpu"), torch.Generator().manual_seed(0), lambda a, b, mask=None: a)
+
+
+def drawn(size: int = 128) -> tuple[Tensor, Tensor]:
+    """A head with shoulders before a wall with a gradient, and its mask."""
+    y, x = torch.meshgrid(*(torch.linspace(0, 1, size),) * 2, indexing="ij")
+    head = ((x - 0.5) / 0.27) ** 2 + ((y - 0.48) / 0.36) ** 2 < 1
+    body = (y > 0.8) & ((x - 0.5).abs() < 0.34)
+    mask = (head | body).float()[None, None]
+    noise = 0.04 * torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    skin = torch.tensor([0.6, 0.1, -0.1])[:, None, None] - 0.3 * y
+    wall = torch.stack([-0.5 + 0.3 * x, -0.1 + 0.3 * y, 0.4 + 0 * x])
+    return torch.lerp(wall, skin, mask) + noise, mask
+
+
+def prepare(context: Context, config: PrepareConfig = CONFIG, **given: Any) -> PrepareOutputs:
+    photo, mask = drawn()
+    values = {"photo": photo, "photo_mask": mask, "photo_camera": Camera.orbit(0.1, 0.0), "photo_edit": None}
+    return run(PrepareInputs(**{**values, **given}), config, context)
+
+
+def iou(a: Tensor, b: Tensor) -> float:
+    a, b = a > 0.5, b > 0.5
+    return float((a & b).sum() / (a | b).sum())
+
+
+def test_shapes_ranges_and_background(context: Context):
+    out = prepare(context)
+    size = context.generator.spec.resolution
+    assert out.image.shape == out.original.shape == (1, 3, size, size)
+    assert out.foreground.shape == out.edit_mask.shape == (1, 1, size, size)
+    assert torch.equal(out.image, out.original) and not out.edit_mask.any()
+    outside = (out.foreground == 0).expand_as(out.image)
+    assert outside.any() and bool((out.image[outside] == context.generator.spec.background).all())
+    assert torch.equal(out.initial_camera.labels(), Camera.orbit(0.1, 0.0).labels())
+    kept = prepare(context, dataclasses.replace(CONFIG, composite="never"))
+    assert torch.equal(kept.image, resize(drawn()[0], size))
+    assert prepare(context, dataclasses.replace(CONFIG, resolution=48)).image.shape[-1] == 48
+
+
+@pytest.mark.parametrize("size", [96, 700])
+def test_foreground_is_found_and_the_same_every_time(size: int):
+    photo, mask = drawn(size)
+    found = find_foreground(photo, 5, 0.006)
+    assert found.shape == mask.shape and found.min() >= 0 and found.max() <= 1
+    assert iou(found, mask) > 0.96
+    assert torch.equal(found, find_foreground(photo, 5, 0.006))
+
+
+def test_cleaned_masks_are_one_piece_without_holes():
+    mask = np.zeros((170, 170), bool)
+    mask[40:120, 40:120] = True
+    mask[60:70, 60:70] = False  # a hole
+    mask[5:15, 5:15] = True  # a second piece
+    mask[80, 120:160] = True  # a hair
+    expected = np.zeros_like(mask)
+    expected[40:120, 40:120] = True
+    cleaned = clean_mask(mask)
+    assert (cleaned != expected).sum() <= 8  # an opening rounds the corners and leaves the root of the hair
+    assert not clean_mask(np.zeros((9, 9), bool)).any()
+
+
+def test_an_edit_is_taken_over_and_nothing_else(context: Context):
+    config = dataclasses.replace(CONFIG, resolution=128)
+    plain = prepare(context, config)
+    for base in (drawn()[0], plain.original):  # retouched photo, or retouched picture of the stage
+        edit = base.clone()
+        edit[:, :, 50:60, 60:72] = torch.tensor([-0.9, -0.9, 0.9])[:, None, None]
+        out = prepare(context, config, photo_edit=edit)
+        assert torch.equal(out.original, plain.original)
+        assert (out.image[:, :, 50:60, 60:72] - edit[:, :, 50:60, 60:72]).abs().max() < 1e-6
+        assert out.edit_mask[:, :, 50:60, 60:72].min() == 1
+        reach = torch.nn.functional.max_pool2d((out.edit_mask > 0).float(), 1)[0, 0].nonzero()
+        assert reach.min() >= 45 and reach.max() <= 77
+        untouched = (out.edit_mask == 0).expand_as(edit)
+        assert torch.equal(out.image[untouched], plain.original[untouched])
+    same = prepare(context, config, photo_edit=drawn()[0] + 0.01)
+    assert not same.edit_mask.any() and torch.equal(same.image, plain.original)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"photo": torch.zeros(1, 3, 40, 60)}, "60×40"),
+        ({"photo_mask": torch.ones(1, 1, 60, 40)}, "mask is 40×60"),
+        ({"photo_edit": torch.zeros(1, 3, 99, 99)}, "edit is 99×99"),
+        ({"photo_mask": torch.zeros(1, 1, 128, 128)}, "no foreground"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(context: Context, given: dict, message: str):
+    with pytest.raises(InputError) as caught:
+        prepare(context, **given)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("yaw, pitch", [(0.0, 0.0), (0.5, -0.15), (-0.62, 0.2)])
+def test_the_camera_of_a_rendered_view_is_found(context: Context, yaw: float, pitch: float):
+    generator = context.generator
+    w = generator.mean_w()
+    truth = generator.spec.orbit(yaw, pitch)
+    out = generator.render(generator.planes(w), w, truth)
+    image = out.image.clamp(-1, 1) * 0.7 + 0.1  # other light than the mean head's
+    camera = find_camera(image, resize(out.alpha, image.shape[-1]).clamp(0, 1), CONFIG, context)
+    assert math.degrees(float(camera.angle_to(truth))) < 6
+
+
+def test_the_score_is_zero_for_equal_views_and_differentiable(tiny_generator: EG3DGenerator):
+    w = tiny_generator.mean_w()
+    out = tiny_generator.render(tiny_generator.planes(w), w, tiny_generator.spec.orbit(0.3, 0.0))
+    assert float(view_score(out.raw, out.alpha, out.raw, out.alpha, CONFIG)) == pytest.approx(0, abs=1e-6)
+    yaw = torch.tensor([0.45], requires_grad=True)
+    other = tiny_generator.render(tiny_generator.planes(w), w, tiny_generator.spec.orbit(yaw, 0.0))
+    value = view_score(other.raw, other.alpha, out.raw, out.alpha, CONFIG)
+    value.sum().backward()
+    assert value.item() > 0.01 and yaw.grad is not None and yaw.grad.abs().item() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["frontal_studio.png", "smile_makeup.png"])
+def test_real_portraits_have_a_plausible_foreground(name: str):
+    path = SHARED / "portraits" / name
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    found = find_foreground(read_image(path)[0], 5, 0.006)
+    assert 0.25 < float(found.mean()) < 0.85
+    assert found[..., 200:312, 200:312].min() > 0.99  # the face
+    assert found[..., :6, :].mean() < 0.2
