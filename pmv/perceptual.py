@@ -5,7 +5,9 @@ downloads once. The "lpips-random-…" variants need no file: the same architect
 seed, all channels weighted alike (the package's heads are calibrated for trained channels and mean nothing on
 random ones). A random network still compares local structure at several scales rather than pixels, but it
 knows nothing of human judgement, and **its numbers are no LPIPS numbers**: wherever one is reported, it is
-reported under its full name.
+reported under its full name. Of the random ones squeeze is the one to take: at 256 px a step costs 105 ms of one
+CPU core (alex 83, vgg 1312), and its gradient restores a blurred photo without the grain that alex's stride of 4 leaves
+(100 Adam steps on the pixels of a 128 px portrait: 23.2 dB and SSIM 0.80, alex 20.5 and 0.52, start 18.0 and 0.62).
 """
 
 import math
@@ -26,8 +28,6 @@ BACKBONES = {  # torchvision's file in the torch cache
     "vgg": "vgg16-397923af.pth",
 }
 NAMES = tuple(f"lpips-{kind}{net}" for kind in ("", "random-") for net in BACKBONES)
-OFFLINE_DEFAULT = "lpips-random-alex"
-"""The fastest on a CPU of those that need no file."""
 _SEED = 0
 _SMALLEST = 32
 

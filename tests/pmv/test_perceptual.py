@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pmv.errors import AssetsError, PmvError
-from pmv.perceptual import NAMES, OFFLINE_DEFAULT, load_perceptual
+from pmv.perceptual import load_perceptual
 
 GENERATOR = torch.Generator().manual_seed(0)
 FAST = ("lpips-random-alex", "lpips-random-squeeze")
@@ -68,10 +68,6 @@ def test_same_numbers_every_time_and_no_trace_in_the_global_rng(name, capfd):
     assert torch.equal(first(a, b), second(a, b))
     assert first.name == name
     assert capfd.readouterr() == ("", "")
-
-
-def test_the_offline_default_is_offline():
-    assert OFFLINE_DEFAULT in NAMES and "random" in OFFLINE_DEFAULT
 
 
 def test_unknown_name_lists_the_known():
