@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from pmv.errors import AssetsError
 from training.heads.formats import Binding, ObjMesh, read_binding, read_obj, read_target
@@ -158,7 +158,7 @@ class HeadAssets:
         target = Path(path)
         temporary = target.with_name(target.name + ".tmp")
         with temporary.open("wb") as file:
-            np.savez_compressed(file, **_flatten(self))
+            np.savez_compressed(file, **cast(Any, _flatten(self)))
         temporary.replace(target)
 
 
@@ -293,7 +293,7 @@ def _compile_lashes(mesh: ObjMesh, binding: Binding, base: NDArray) -> FittedPar
     place = weld(positions)
     _, strip_of = connected_components(adjacency(place[mesh.quads], int(place.max()) + 1), directed=False)
     strips = strip_of[place]
-    from_lid, _ = cKDTree(base[:_BODY_COUNT]).query(positions)
+    from_lid, _ = KDTree(base[:_BODY_COUNT]).query(positions)
     way, upper = np.zeros(len(positions)), np.zeros(len(positions))
     for strip in np.unique(strips):
         chosen = strips == strip
@@ -340,7 +340,7 @@ def _compile(folder: Path) -> HeadAssets:
     bindings = [eyes[1], teeth[1], tongue[1], *(b for _, b in lashes.values()), *(b for _, b in hair.values())]
     referred = [skin_vertices, cubes.ravel(), seam, *(b.indices.ravel() for b in bindings)]
     referred += [b.scale_pairs.ravel() for b in bindings]
-    _, mirror_vertex = cKDTree(base).query(base * [-1, 1, 1])
+    _, mirror_vertex = KDTree(base).query(base * [-1, 1, 1])
     kept = np.unique(np.concatenate(referred))
     kept = np.unique(np.concatenate([kept, mirror_vertex[kept]]))
     renumber = np.full(len(base), -1)
@@ -374,7 +374,7 @@ def _compile(folder: Path) -> HeadAssets:
     return HeadAssets(
         base=base[kept].astype(np.float32),
         flipped=renumber[mirror_vertex[kept]].astype(np.int32),
-        skin_flipped=cKDTree(skin.rest).query(skin.rest * [-1, 1, 1])[1].astype(np.int32),
+        skin_flipped=KDTree(skin.rest).query(skin.rest * [-1, 1, 1])[1].astype(np.int32),
         eye_cubes=renumber[cubes].astype(np.int32),
         mouth_seam=renumber[seam].astype(np.int32),
         targets=_quantised_targets(folder, kept),

@@ -1,6 +1,7 @@
 """Draws the demo portraits in assets/portraits: `python -m training.heads.demo_portraits MAKEHUMAN OUTDIR`.
 
-Two held-out heads, one of them with a tattoo painted on the cheek, on a soft neutral background; with masks and EG3D cameras.
+Two held-out heads, one of them with a tattoo painted on the cheek, on a soft neutral background; with masks and EG3D
+cameras.
 """
 
 import json
@@ -24,7 +25,7 @@ _RESOLUTION = 512
 
 @dataclass(frozen=True)
 class Portrait:
-    """One demo portrait: the head's seed (90000 and above are never trained on), its camera and whether it has a tattoo."""
+    """A demo portrait: the head's seed (90000 and above are never trained on), its camera, tattooed or not."""
 
     name: str
     seed: int

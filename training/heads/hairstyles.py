@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components, dijkstra
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from training.heads.formats import Binding, ObjMesh
 from training.heads.meshes import adjacency, normalise, scatter_to_vertices, split_at_seams, triangulate, weld
@@ -137,7 +137,7 @@ def prepare_hairstyle(name: str, mesh: ObjMesh, binding: Binding, base: NDArray,
     rest = positions[source]
     pole = normalise(np.array(_POLES.get(name, (0.0, 1.0, 0.0))))
     across, along, polar = _strand_coordinates(name, rest, uv, drawn_quads)
-    skin_distance, _ = cKDTree(positions[np.unique(quads)]).query(skin, distance_upper_bound=0.4)
+    skin_distance, _ = KDTree(positions[np.unique(quads)]).query(skin, distance_upper_bound=0.4)
     return Hairstyle(
         binding=binding,
         quads=quads,
@@ -147,7 +147,7 @@ def prepare_hairstyle(name: str, mesh: ObjMesh, binding: Binding, base: NDArray,
         rest=rest.astype(np.float32),
         strand=np.stack([across, along, boundary[source], polar], 1).astype(np.float32),
         tangent=_tangents(rest, drawn_quads, across, along, polar, pole).astype(np.float32),
-        skin_gap=cKDTree(skin).query(rest)[0].astype(np.float32),
+        skin_gap=KDTree(skin).query(rest)[0].astype(np.float32),
         pole=pole.astype(np.float32),
         skin_distance=np.minimum(skin_distance, 0.4).astype(np.float32),
     )

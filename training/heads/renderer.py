@@ -144,9 +144,11 @@ def _create_context(backend: str, device_index: int | None) -> Any:
         import moderngl
     except ImportError:
         raise AssetsError('rendering heads needs moderngl: pip install "pmv[train]"') from None
-    options: dict[str, Any] = {} if device_index is None else {"device_index": device_index}
+    options: dict[str, Any] = {"backend": backend}
+    if device_index is not None:
+        options["device_index"] = device_index
     try:
-        return moderngl.create_context(standalone=True, backend=backend, require=330, **options)
+        return moderngl.create_context(standalone=True, require=330, **options)
     except Exception as error:  # glcontext raises bare Exception
         raise AssetsError(
             f"no OpenGL 3.3 through {backend} ({error}); on Debian: apt-get install libegl1 libgl1-mesa-dri"
