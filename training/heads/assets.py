@@ -319,6 +319,12 @@ def _renumbered(binding: Binding, renumber: NDArray) -> Binding:
     )
 
 
+def _mirrored(positions: NDArray) -> NDArray:
+    """For each vertex [V,3] the one nearest to its mirror image: int [V]."""
+    _, nearest = KDTree(positions).query(positions * [-1, 1, 1])
+    return np.asarray(nearest)
+
+
 def _compile(folder: Path) -> HeadAssets:
     """Read a MakeHuman data folder; everything that does not depend on the head is worked out here."""
     body = read_obj(folder / "3dobjs" / "base.obj")
@@ -340,7 +346,7 @@ def _compile(folder: Path) -> HeadAssets:
     bindings = [eyes[1], teeth[1], tongue[1], *(b for _, b in lashes.values()), *(b for _, b in hair.values())]
     referred = [skin_vertices, cubes.ravel(), seam, *(b.indices.ravel() for b in bindings)]
     referred += [b.scale_pairs.ravel() for b in bindings]
-    _, mirror_vertex = KDTree(base).query(base * [-1, 1, 1])
+    mirror_vertex = _mirrored(base)
     kept = np.unique(np.concatenate(referred))
     kept = np.unique(np.concatenate([kept, mirror_vertex[kept]]))
     renumber = np.full(len(base), -1)
@@ -374,7 +380,7 @@ def _compile(folder: Path) -> HeadAssets:
     return HeadAssets(
         base=base[kept].astype(np.float32),
         flipped=renumber[mirror_vertex[kept]].astype(np.int32),
-        skin_flipped=KDTree(skin.rest).query(skin.rest * [-1, 1, 1])[1].astype(np.int32),
+        skin_flipped=_mirrored(skin.rest).astype(np.int32),
         eye_cubes=renumber[cubes].astype(np.int32),
         mouth_seam=renumber[seam].astype(np.int32),
         targets=_quantised_targets(folder, kept),

@@ -71,11 +71,11 @@ void main() {
         vec3 fibres = pow(texture(eye_texture, uv).rgb, vec3(2.2));
         float brightness = max(fibres.r, max(fibres.g, fibres.b));
         vec3 white = mix(vec3(0.50, 0.48, 0.46), fibres, 0.5);
-        vec3 colour = iris * (0.30 + brightness * 4.0) * 0.62 * mix(0.5, 1.25, smoothstep(0.95, 0.5, radius));
+        vec3 colour = iris * (0.30 + brightness * 3.2) * 0.60 * mix(0.5, 1.25, smoothstep(0.95, 0.5, radius));
         colour *= smoothstep(0.28, 0.36, radius);
         albedo = mix(colour, white, smoothstep(0.93, 1.03, radius));
         albedo *= mix(1.0, 0.6, smoothstep(0.8, 0.93, radius) * smoothstep(1.05, 0.95, radius));
-        gloss = 1.2;
+        gloss = 0.6;
         sharpness = 160.0;
         open = open * open * 0.95 + 0.03;
     } else if (part == PART_LASHES) {
