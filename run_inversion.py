@@ -82,7 +82,7 @@ def invert(
 @click.option("--pitch", type=float, default=0.0, help="Degrees, positive upwards.")
 @click.option("--sweep", type=click.FloatRange(0, 180), help="MP4: degrees to either side of the yaw.")
 @click.option("--frames", type=click.IntRange(2), default=90, help="MP4: pictures in the turn.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
 def render(
     run: Path, out: Path, yaws: Sequence[float], pitch: float, sweep: float | None, frames: int, device: str
 ) -> None:

@@ -133,6 +133,14 @@ class RunFolder:
         for leftover in [*self.path.glob(".tmp-*"), *self.path.glob(".*.part")]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
+    def clear(self) -> None:
+        """Remove everything that a run without a finished stage has made."""
+        if self.path.is_dir():
+            self.tidy()
+            shutil.rmtree(self / "source", ignore_errors=True)
+            for name in ("config.yaml", "run.json", "report.html", "log.txt", ".lock"):
+                (self / name).unlink(missing_ok=True)
+
     def _swap_in(self, temporary: Path, target: Path) -> None:
         """Put a complete folder in the place of another; `tidy` mends a death in between."""
         old = self / f".old-{target.name}"

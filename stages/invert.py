@@ -1,6 +1,5 @@
 """From a request to an inverted photo: makes or finds the run's folder, then lets the runner work."""
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -82,7 +81,7 @@ def invert(
 def _located(config: Config) -> Config:
     """The config with an absolute path to the generator, so that the run can be resumed from another folder."""
     name = config.run.generator
-    if name in EMBEDDED:
+    if name in EMBEDDED or not Path(name).exists():
         return config
     return replace(config, run=replace(config.run, generator=str(Path(name).resolve())))
 
@@ -100,7 +99,7 @@ def _check_free(folder: RunFolder, image: Path) -> None:
 
 
 def _start(folder: RunFolder, sources: Sources, config: Config, request: Request, generator: Any) -> Path:
-    is_new = not folder.path.exists()
+    made_folder, is_new = not folder.path.exists(), not folder.is_run
     try:
         runner = Runner(folder, config, request.command, generator)
         try:
@@ -113,7 +112,9 @@ def _start(folder: RunFolder, sources: Sources, config: Config, request: Request
             folder.write_sources(sources)
         runner.run(request.first, request.until)
     except PmvError:
-        if is_new and folder.path.is_dir() and not any(folder.record(stage) for stage in folder.table):
-            shutil.rmtree(folder.path)
+        if is_new and not any(folder.record(stage) for stage in folder.table):
+            folder.clear()
+            if made_folder and folder.path.is_dir():
+                folder.path.rmdir()
         raise
     return folder.path
