@@ -62,7 +62,7 @@ class EvaluateConfig:
     turntable_yaw: float = 40.0
     turntable_pitch: float = 8.0
     consistency_angle: float = 20.0
-    tolerance: float = 0.012
+    tolerance: float = 0.02
     mesh_resolution: int = 128
     mesh_level: float = 10.0
 

@@ -56,7 +56,7 @@ class VisibilityConfig:
         confidence_least: confidence that is left far away, where a pseudo-view is the generator's own fill alone.
     """
 
-    tolerance: float = 0.012
+    tolerance: float = 0.02
     mutual: bool = True
     max_angle: float = 70.0
     view_max_angle: float = 80.0
