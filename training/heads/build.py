@@ -159,6 +159,7 @@ def _skin_parts(assets: HeadAssets, parameters: HeadParameters, body: NDArray, a
     if parameters["face_hair/beard"] > 0.05:
         rest = skin.rest[source]
         inside = ((rest > _BEARD_BOX[0]) & (rest < _BEARD_BOX[1])).all(1) & (skin.mouth_cavity[source] < 0.5)
+        inside &= rest[:, 1] > 5.92 + 0.46 * np.maximum(0, 1.42 - rest[:, 2])  # just under the jaw (see beard_region)
         triangles = skin.triangles[inside[skin.triangles].all(1)]
         fur = _FULL_BEARD * parameters["face_hair/beard-length"]
         parts.append(alignment.part("beard", *drawn, triangles, atlas, fur))

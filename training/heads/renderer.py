@@ -17,6 +17,7 @@ _PART_NUMBERS = {"skin": 0, "eyes": 1, "lashes": 2, "teeth": 3, "beard": 4, "hai
 _FURRY = ("beard", "hair")
 _ATTRIBUTES = (("position", 3), ("normal", 3), ("rest", 3), ("extra", 4), ("tangent", 3))
 _NEAR, _FAR = 0.5, 8.0
+_LOW = -0.12  # the box cuts the body below this height, world units
 _REACH = 0.9  # half width of the depth maps, world units: holds the shoulders too
 _SHADOW_SIZE = 1024
 _TILE_SIZE, _TILE_COLUMNS = 128, 7
@@ -62,6 +63,7 @@ class _LoadedPart:
     depth: Any
     coarse_depth: Any
     cap: Any
+    low_cap: Any
     owned: list[Any]
 
 
@@ -269,8 +271,13 @@ class HeadRenderer:
 
         depth = array("depth", part.triangles)
         coarse = array("depth", head.coarse_skin) if part.name == "skin" else depth
-        cap = array("cap", part.triangles) if part.name == "skin" else None
-        return _LoadedPart(part, vertices, occlusion, array("surface", part.triangles), depth, coarse, cap, owned)
+        cap = low_cap = None
+        if part.name == "skin":
+            cap = array("cap", part.triangles)
+            low_cap = array("cap", part.triangles[part.positions[part.triangles, 1].min(1) < _LOW])
+        return _LoadedPart(
+            part, vertices, occlusion, array("surface", part.triangles), depth, coarse, cap, low_cap, owned
+        )
 
     def load(self, head: Head) -> None:
         """Send a head to the GPU, bake its skin and compute its occlusion and shadow."""
@@ -407,6 +414,7 @@ class HeadRenderer:
             context.enable_direct(_CLIP_DISTANCE0 + plane)
         for loaded in reversed(self._parts):  # hair first: it hides much of the rest
             self._draw_surface(loaded, fringe=0)
+        self._close_cut(from_below=cam2world[1, 3] < _LOW)
         if any(loaded.part.name in _FURRY for loaded in self._parts):
             target.depth_mask = False
             target.use()
@@ -436,8 +444,13 @@ class HeadRenderer:
         context.enable(self._gl.CULL_FACE)
         context.cull_face = "back"
         loaded.surface.render()
-        context.cull_face = "front"
-        loaded.cap.render()
+
+    def _close_cut(self, from_below: bool) -> None:
+        """Draw the inside of the skin; unless one looks up into the neck, only that of the shoulders can show."""
+        self._context.enable(self._gl.CULL_FACE)
+        self._context.cull_face = "front"
+        skin = self._parts[0]
+        (skin.cap if from_below else skin.low_cap).render()
 
     def _read_pixels(self) -> HeadView:
         self._context.enable_only(0)
