@@ -18,7 +18,7 @@ class Progress(Protocol):
 
     def __enter__(self) -> "Progress": ...
 
-    def __exit__(self, *exc: Any) -> Any: ...
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> Any: ...
 
 
 class _Silent:
@@ -33,7 +33,7 @@ class _Silent:
     def __enter__(self) -> "_Silent":
         return self
 
-    def __exit__(self, *exc: Any) -> None:
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
         pass
 
 

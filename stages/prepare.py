@@ -172,7 +172,7 @@ def find_foreground(photo: Tensor, iterations: int, softness: float) -> Tensor:
     cv2.grabCut(
         np.ascontiguousarray(pixels[:, :, ::-1]),
         labels,
-        None,
+        (0, 0, side, side),  # not read: the labels say it
         np.zeros((1, 65)),
         np.zeros((1, 65)),
         iterations,
@@ -194,11 +194,11 @@ def clean_mask(mask: np.ndarray) -> np.ndarray:
     radius = max(1, mask.shape[0] // 170)
     disc = np.hypot(*np.mgrid[-radius : radius + 1, -radius : radius + 1]) <= radius
     opened = ndimage.binary_opening(mask, disc)
-    pieces, count = ndimage.label(opened)
-    if count == 0:
+    pieces = np.zeros(mask.shape, np.int32)
+    if ndimage.label(opened, output=pieces) == 0:
         return opened
     largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
-    return ndimage.binary_fill_holes(pieces == largest)
+    return np.asarray(ndimage.binary_fill_holes(pieces == largest))
 
 
 # --- edit

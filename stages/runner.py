@@ -279,7 +279,7 @@ class Runner:
         arguments = {argument: values[name] for argument, name in _INVERSION.items()}
         save_inversion(path, **arguments, header=header)
 
-    def _memory(self) -> dict[str, float]:
+    def _memory(self) -> dict[str, int]:
         # ru_maxrss is the process's peak so far, in KiB on Linux and bytes on macOS
         unit = 2**20 if sys.platform == "darwin" else 2**10
         peak = {"process_peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)}

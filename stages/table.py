@@ -8,7 +8,7 @@ from typing import Any
 
 from pmv.errors import InputError
 
-SOURCES = ("photo", "photo_mask", "photo_camera", "photo_edit")
+SOURCES: tuple[str, ...] = ("photo", "photo_mask", "photo_camera", "photo_edit")
 """What the runner reads from disk, before any stage."""
 
 
