@@ -160,7 +160,8 @@ def _skin_parts(assets: HeadAssets, parameters: HeadParameters, body: NDArray, a
         rest = skin.rest[source]
         inside = ((rest > _BEARD_BOX[0]) & (rest < _BEARD_BOX[1])).all(1) & (skin.mouth_cavity[source] < 0.5)
         inside &= rest[:, 1] > 5.92 + 0.46 * np.maximum(0, 1.42 - rest[:, 2])  # just under the jaw (see beard_region)
-        triangles = skin.triangles[inside[skin.triangles].all(1)]
+        # eight shells of the fine mesh would cost more than all the rest; the hairs hide the difference
+        triangles = skin.coarse_triangles[inside[skin.coarse_triangles].all(1)]
         fur = _FULL_BEARD * parameters["face_hair/beard-length"]
         parts.append(alignment.part("beard", *drawn, triangles, atlas, fur))
     return parts
