@@ -5,6 +5,7 @@ GrabCut (Rother et al. 2004), a missing camera by comparing the photo with the m
 refining the best.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,7 +49,8 @@ class PrepareConfig:
         search_keep: how many of the grid's best are refined.
         refine_steps: Adam steps of each refinement; 0 keeps the grid's best.
         refine_rate: Adam's learning rate, in degrees.
-        search_resolution: side in pixels of the pictures that are compared.
+        search_resolution, refine_resolution: side in pixels of the pictures that are compared, on the grid and in the
+            refinement.
         silhouette_weight, image_weight, edge_weight: of the three terms of the comparison, see `view_score`.
         edit_threshold: smallest difference from the photo, image units [-1,1], that counts as an edit.
         edit_margin: how far the edit mask reaches beyond the difference, as a fraction of the image width.
@@ -63,9 +65,10 @@ class PrepareConfig:
     search_yaw_steps: int = 13
     search_pitch_steps: int = 5
     search_keep: int = 2
-    refine_steps: int = 30
+    refine_steps: int = 20
     refine_rate: float = 1.0
-    search_resolution: int = 64
+    search_resolution: int = 32
+    refine_resolution: int = 48
     silhouette_weight: float = 1.0
     image_weight: float = 0.5
     edge_weight: float = 0.5
@@ -246,19 +249,17 @@ def find_camera(image: Tensor, foreground: Tensor, config: PrepareConfig, contex
         Camera, batch of 1, on the generator's orbit, with a roll.
     """
     generator, spec = context.generator, context.generator.spec
-    side = min(config.search_resolution, image.shape[-1])
-    target, mask = resize(image, side), resize(foreground, side).clamp(0, 1)
     with torch.no_grad():
         w = generator.mean_w()
         planes = generator.planes(w)
 
-    def score(angles: Tensor) -> Tensor:
+    def score(angles: Tensor, resolution: int) -> Tensor:
+        side = min(resolution, spec.neural_resolution, image.shape[-1])
         yaw, pitch, roll = angles.unbind(-1)
         camera = Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll)
-        out = generator.render(planes, w, camera, min(side, spec.neural_resolution))
-        view = resize(out.raw, side)
-        alpha = resize(out.alpha, side).clamp(0, 1) if spec.has_alpha else None
-        return view_score(view, alpha, target, mask, config)
+        out = generator.render(planes, w, camera, side)
+        alpha = out.alpha if spec.has_alpha else None
+        return view_score(resize(out.raw, side), alpha, resize(image, side), resize(foreground, side), config)
 
     def grid(extent: float, steps: int) -> Tensor:
         return torch.linspace(-extent, extent, steps).deg2rad() if steps > 1 else torch.zeros(1)
@@ -272,16 +273,16 @@ def find_camera(image: Tensor, foreground: Tensor, config: PrepareConfig, contex
     with context.progress(len(starts) + config.search_keep * config.refine_steps, "camera") as bar:
         scores = []
         with torch.no_grad():
-            for start in starts:
-                scores.append(score(start[None]))
-                bar.update(1)
+            for some in starts.split(8):
+                scores.append(score(some, config.search_resolution))
+                bar.update(len(some))
         scores = torch.cat(scores)
-        best, best_score = starts[scores.argmin()], scores.min().item()
-        for start in starts[scores.argsort()[: config.search_keep]]:
+        best, best_score = starts[scores.argmin()], math.inf
+        for start in starts[scores.argsort()[: max(config.search_keep, 1)]]:
             angles = start[None].clone().requires_grad_(True)
             optimizer = torch.optim.Adam([angles], lr=float(np.deg2rad(config.refine_rate)))
             for step in range(config.refine_steps + 1):
-                value = score(angles)
+                value = score(angles, config.refine_resolution)
                 if value.item() < best_score:
                     best, best_score = angles.detach()[0].clone(), value.item()
                 if step == config.refine_steps:
