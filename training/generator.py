@@ -99,8 +99,14 @@ def export(trainer: Trainer, folder: Path, notes: dict) -> None:
     average = trainer.average
     with torch.no_grad():  # truncation pulls towards this
         average.backbone.mapping.w_avg.copy_(average.mean_w()[0, 0])
-    trained = {"steps": trainer.step_count, "minutes": round(trainer.elapsed / 60, 2), "heads": len(trainer.store)}
-    notes = {"z_names": list(HeadParameters.names), "training": trained | asdict(trainer.config), **notes}
+    trained = {
+        "steps": trainer.step_count,
+        "minutes": round(trainer.elapsed / 60, 2),
+        "identities": len(trainer.store),
+        "views_per_identity": trainer.store.pack.layout.views,
+    }
+    run = {"trained": trained, "config": asdict(trainer.config)}
+    notes = {"z_names": list(HeadParameters.names), "training": [run], **notes}
     save_generator(average, folder / "heads.safetensors", torch.float16, notes)
 
 
