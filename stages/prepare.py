@@ -5,7 +5,6 @@ GrabCut (Rother et al. 2004), a missing camera by comparing the photo with the m
 refining the best.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,9 +18,11 @@ from torch import Tensor
 from pmv.camera import Camera
 from pmv.errors import InputError
 from pmv.images import resize
-from pmv.losses import masked_mean
 from pmv.masks import dilate, feather
 from stages.context import Context
+
+_WEAK_EDGE = 0.05
+"""Brightness step over two pixels, image units [-1,1], below which an edge fades into noise."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,11 @@ class PrepareConfig:
         search_keep: how many of the grid's best are refined.
         refine_steps: Adam steps of each refinement; 0 keeps the grid's best.
         refine_rate: Adam's learning rate, in degrees.
-        search_resolution, refine_resolution: side in pixels of the pictures that are compared, on the grid and in the
-            refinement.
-        silhouette_weight, image_weight, edge_weight: of the three terms of the comparison, see `view_score`.
+        search_resolution: side in pixels of the pictures that are compared.
+        silhouette_weight, edge_weight: of the terms of the comparison, see `view_score`.
+        shift: how far the photo's face may lie from the mean head's, as a fraction of the image width.
+        prior_weight: of the expectation that aligned portraits look at the camera.
+        prior_yaw, prior_pitch: degrees, standard deviations of that expectation.
         edit_threshold: smallest difference from the photo, image units [-1,1], that counts as an edit.
         edit_margin: how far the edit mask reaches beyond the difference, as a fraction of the image width.
     """
@@ -61,17 +64,19 @@ class PrepareConfig:
     mask_iterations: int = 5
     mask_softness: float = 0.006
     search_yaw: float = 60.0
-    search_pitch: float = 24.0
+    search_pitch: float = 15.0
     search_yaw_steps: int = 13
-    search_pitch_steps: int = 5
+    search_pitch_steps: int = 3
     search_keep: int = 2
-    refine_steps: int = 20
+    refine_steps: int = 15
     refine_rate: float = 1.0
-    search_resolution: int = 32
-    refine_resolution: int = 48
-    silhouette_weight: float = 1.0
-    image_weight: float = 0.5
-    edge_weight: float = 0.5
+    search_resolution: int = 48
+    silhouette_weight: float = 0.5
+    edge_weight: float = 1.0
+    shift: float = 0.0625
+    prior_weight: float = 0.2
+    prior_yaw: float = 30.0
+    prior_pitch: float = 12.0
     edit_threshold: float = 0.04
     edit_margin: float = 0.006
 
@@ -253,13 +258,16 @@ def find_camera(image: Tensor, foreground: Tensor, config: PrepareConfig, contex
         w = generator.mean_w()
         planes = generator.planes(w)
 
-    def score(angles: Tensor, resolution: int) -> Tensor:
-        side = min(resolution, spec.neural_resolution, image.shape[-1])
+    side = min(config.search_resolution, spec.neural_resolution, image.shape[-1])
+    target, mask = resize(image, side), resize(foreground, side)
+
+    def score(angles: Tensor) -> Tensor:
         yaw, pitch, roll = angles.unbind(-1)
         camera = Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll)
         out = generator.render(planes, w, camera, side)
-        alpha = out.alpha if spec.has_alpha else None
-        return view_score(resize(out.raw, side), alpha, resize(image, side), resize(foreground, side), config)
+        value = view_score(out.raw, out.alpha if spec.has_alpha else None, target, mask, config)
+        unlikely = (yaw.rad2deg() / config.prior_yaw).square() + (pitch.rad2deg() / config.prior_pitch).square()
+        return value + config.prior_weight * unlikely / 2
 
     def grid(extent: float, steps: int) -> Tensor:
         return torch.linspace(-extent, extent, steps).deg2rad() if steps > 1 else torch.zeros(1)
@@ -274,15 +282,15 @@ def find_camera(image: Tensor, foreground: Tensor, config: PrepareConfig, contex
         scores = []
         with torch.no_grad():
             for some in starts.split(8):
-                scores.append(score(some, config.search_resolution))
+                scores.append(score(some))
                 bar.update(len(some))
         scores = torch.cat(scores)
-        best, best_score = starts[scores.argmin()], math.inf
-        for start in starts[scores.argsort()[: max(config.search_keep, 1)]]:
+        best, best_score = starts[scores.argmin()], scores.min().item()
+        for start in starts[scores.argsort()[: config.search_keep]]:
             angles = start[None].clone().requires_grad_(True)
             optimizer = torch.optim.Adam([angles], lr=float(np.deg2rad(config.refine_rate)))
             for step in range(config.refine_steps + 1):
-                value = score(angles, config.refine_resolution)
+                value = score(angles)
                 if value.item() < best_score:
                     best, best_score = angles.detach()[0].clone(), value.item()
                 if step == config.refine_steps:
@@ -299,10 +307,9 @@ def find_camera(image: Tensor, foreground: Tensor, config: PrepareConfig, contex
 def view_score(view: Tensor, alpha: Tensor | None, target: Tensor, mask: Tensor, config: PrepareConfig) -> Tensor:
     """How unlike a photo a view of the mean head is; 0 = equal. Differentiable.
 
-    Three terms: 1 − IoU of the silhouettes (where the generator has an alpha); squared difference of brightness, each
-    normalised to zero mean and unit variance in the foreground, because skin and light of the mean head are not the
-    photo's; and squared
-    difference of the brightness's gradients, normalised alike, which places eyes, nose and mouth.
+    Two terms: 1 − IoU of the silhouettes (where the generator has an alpha), and 1 − correlation of the edges of eyes,
+    nose and mouth. Edges count by direction more than by strength, because skin and light of the mean head are not the
+    photo's; of all shifts up to `config.shift` the best counts, because features lie elsewhere in every face.
 
     Args:
         view [N,3,r,r], alpha [N,1,r,r] or None; target [1,3,r,r], mask [1,1,r,r].
@@ -311,35 +318,32 @@ def view_score(view: Tensor, alpha: Tensor | None, target: Tensor, mask: Tensor,
         [N].
     """
     total = view.new_zeros(len(view))
-    region = mask
     if alpha is not None:
         shared = torch.minimum(alpha, mask).sum((1, 2, 3))
         either = torch.maximum(alpha, mask).sum((1, 2, 3))
-        total = total + config.silhouette_weight * (1 - shared / either.clamp_min(1e-6))
-        region = (mask * alpha.detach()).clamp_min(1e-4)
-    # the face carries the direction; hair and shoulders differ between people
+        total = config.silhouette_weight * (1 - shared / either.clamp_min(1e-6))
     side = view.shape[-1]
-    y, x = torch.meshgrid(*(torch.linspace(-0.5, 0.5, side, device=view.device),) * 2, indexing="ij")
-    region = region * torch.exp(-(x.square() + y.square()) / (2 * 0.2**2))
-    region = region.expand(len(view), -1, -1, -1)
-    a, b = _normalised(view, region), _normalised(target.expand_as(view), region)
-    total = total + config.image_weight * 0.25 * masked_mean((a - b).square(), region)
-    return total + config.edge_weight * 0.25 * masked_mean(
-        (_edges(a) - _edges(b)).square().sum(1, keepdim=True), region
-    )
+    x = torch.linspace(-0.5, 0.5, side, device=view.device)
+    # the face carries the direction; hair and shoulders differ between people
+    face = mask * torch.exp(-(x.square()[None, :] + (x - 0.05).square()[:, None]) / (2 * 0.15**2))
+    edges, wanted = _edges(view), _edges(target)
+    reach = round(config.shift * side)
+    padded = F.pad(edges, (reach,) * 4, mode="replicate")
+    shifted = (padded[..., i : i + side, j : j + side] for i in range(2 * reach + 1) for j in range(2 * reach + 1))
+    likeness = torch.stack([_correlation(edge, wanted, face) for edge in shifted]).amax(0)
+    return total + config.edge_weight * (1 - likeness)
 
 
-def _normalised(image: Tensor, region: Tensor) -> Tensor:
-    grey = image.mean(1, keepdim=True)
-    mean = masked_mean(grey, region)[:, None, None, None]
-    deviation = masked_mean((grey - mean).square(), region).clamp_min(1e-4).sqrt()[:, None, None, None]
-    return (grey - mean) / deviation
-
-
-def _edges(grey: Tensor) -> Tensor:
-    """Central differences [N,2,r,r] of a slightly blurred picture, as wide as two pixels."""
-    blurred = F.avg_pool2d(grey, 3, 1, 1, count_include_pad=False)
+def _edges(image: Tensor) -> Tensor:
+    """Gradients [N,2,r,r] of the slightly blurred brightness, of length < 1: strong ones are all alike."""
+    blurred = F.avg_pool2d(image.mean(1, keepdim=True), 3, 1, 1, count_include_pad=False)
     padded = F.pad(blurred, (1, 1, 1, 1), mode="replicate")
     dx = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
     dy = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
-    return torch.cat([dx, dy], 1)
+    return torch.cat([dx, dy], 1) / (dx.square() + dy.square() + _WEAK_EDGE**2).sqrt()
+
+
+def _correlation(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """Cosine of two fields [N,C,r,r] under a weight [1,1,r,r]: [N]."""
+    norms = (a.square() * weight).sum((1, 2, 3)) * (b.square() * weight).sum((1, 2, 3))
+    return (a * b * weight).sum((1, 2, 3)) / norms.clamp_min(1e-12).sqrt()
