@@ -262,5 +262,5 @@ def load_inversion(path: str | Path, device: str | torch.device = "cpu", generat
     if tensors_hash(model.state_dict()) != header["generator_hash"]:
         raise CheckpointError(f"{name}: not the generator that {path} was made with; give that one")
     values = load_fields(path, ["tuned_state", "pivot_w", "noise", "camera"], device)
-    model.load_state_dict(values["tuned_state"], strict=False)
+    model.load_tuned(values["tuned_state"])
     return Inversion(model, values["pivot_w"], values["noise"], values["camera"])

@@ -86,7 +86,7 @@ def run(inputs: EvaluateInputs, config: EvaluateConfig, context: Context) -> Eva
     """See the dataclasses for shapes and units."""
     spec = context.generator.spec
     tuned = copy.deepcopy(context.generator)
-    tuned.load_state_dict(inputs.tuned_state, strict=False)
+    tuned.load_tuned(inputs.tuned_state)
     planes = tuned.planes(inputs.pivot_w, inputs.noise)
     count = len(inputs.pseudo_cameras)
 

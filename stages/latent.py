@@ -73,7 +73,7 @@ class LatentConfig:
     camera_rate: float = 0.5
     camera_prior_degrees: float = 3.0
     camera_prior_shift: float = 0.02
-    camera_weight: float = 0.002
+    camera_weight: float = 0.02
     difference_from: float = 0.6
     difference_threshold: float = 0.4
     difference_most: float = 0.15

@@ -50,6 +50,8 @@ class TuneConfig:
         ramp_up, ramp_down: parts of the steps over which the rate rises linearly and falls as a half cosine; 0 =
             constant.
         groups: parameter groups that are tuned; see `EG3DGenerator.tunable_parameters`.
+        residual_rate: learning rate of a residual of the tri-planes themselves, in units of their standard deviation; 0 =
+            no residual (HFGI3D).
         views_per_step: pseudo-views beside the input view in every step; they share one backbone pass.
         l2_weight, perceptual_weight: on the input view.
         foreground_weight: how much a foreground pixel of the input view counts against a background pixel in the L2.
@@ -65,6 +67,7 @@ class TuneConfig:
     ramp_up: float = 0.02
     ramp_down: float = 0.25
     groups: tuple[str, ...] = ("all",)
+    residual_rate: float = 0.004
     views_per_step: int = 2
     l2_weight: float = 1.0
     perceptual_weight: float = 1.0
@@ -89,8 +92,15 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
     size, count = inputs.image.shape[-1], len(inputs.pseudo_cameras)
     generator = copy.deepcopy(context.generator)
     parameters = trainable(generator, config.groups)
-    optimizer = torch.optim.Adam(parameters.values(), config.learning_rate)
     w, noise = inputs.pivot_w, inputs.noise
+    groups: list[dict] = [{"params": list(parameters.values()), "lr": config.learning_rate}]
+    if config.residual_rate:
+        with torch.no_grad():
+            spread = generator.planes(w, noise).std().item()
+        residual = trainable(generator, ("residual",))
+        groups.append({"params": list(residual.values()), "lr": config.residual_rate * spread})
+        parameters.update(residual)
+    optimizer = torch.optim.Adam(groups)
     resolution = generator.spec.neural_resolution
     depths = torch.cat([inputs.input_depth, inputs.view_depths])
     alphas = torch.cat([inputs.input_alpha, inputs.view_alphas])

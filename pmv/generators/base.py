@@ -5,6 +5,7 @@ are apart because one latent is rendered from several cameras in one step: the b
 times.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -114,3 +115,5 @@ class Generator(Protocol):
     def density(self, points: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]: ...
 
     def tunable_parameters(self, group: str) -> dict[str, Parameter]: ...
+
+    def load_tuned(self, state: Mapping[str, Tensor]) -> None: ...

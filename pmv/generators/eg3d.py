@@ -225,6 +225,7 @@ class EG3DGenerator(nn.Module):
         "backbone": ("backbone.synthesis.",),
         "decoder": ("decoder.",),
         "superresolution": ("superresolution.",),
+        "residual": ("plane_residual",),
     }
 
     def __init__(self, config: EG3DConfig) -> None:
@@ -258,6 +259,7 @@ class EG3DGenerator(nn.Module):
             config.head_noise,
             config.head_conv_clamp,
         )
+        self.plane_residual: nn.Parameter | None = None
         self.decoder = Decoder(config.plane_channels, config.decoder_hidden, config.decoder_lr_multiplier)
         self.spec = GeneratorSpec(
             family="eg3d",
@@ -324,8 +326,8 @@ class EG3DGenerator(nn.Module):
         """
         prefix = "backbone.synthesis."
         overrides = {name.removeprefix(prefix): value for name, value in (noise or {}).items()}
-        planes = self.backbone.synthesis(w, overrides)
-        return planes.unflatten(1, (PLANES, self.config.plane_channels))
+        planes = self.backbone.synthesis(w, overrides).unflatten(1, (PLANES, self.config.plane_channels))
+        return planes if self.plane_residual is None else planes + self.plane_residual
 
     def density(self, points: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
         """World points [N,P,3] → raw density [N,P,1] (softplus(x − 1) is the extinction per unit length), features
@@ -393,17 +395,43 @@ class EG3DGenerator(nn.Module):
         return Render(image, raw, depth, alpha)
 
     def tunable_parameters(self, group: str) -> dict[str, nn.Parameter]:
-        """State-dict name → parameter of a group: "mapping", "backbone", "decoder", "superresolution", or "all" but
-        the mapping."""
+        """State-dict name → parameter of a group.
+
+        Args:
+            group: "mapping", "backbone", "decoder", "superresolution"; "all" of these but the mapping; or "residual": what
+                one image adds to the tri-planes themselves (TriPlaneNet, arXiv:2303.13497), made here as zeros at first
+                asking. It gives texels a place of their own, which a small backbone cannot.
+        """
         if group == "all":
-            prefixes = tuple(
-                p for name, group_prefixes in self.GROUPS.items() if name != "mapping" for p in group_prefixes
-            )
-        elif group in self.GROUPS:
-            prefixes = self.GROUPS[group]
-        else:
+            return {k: p for name in ("backbone", "decoder", "superresolution") for k, p in self._group(name).items()}
+        if group not in self.GROUPS:
             raise ValueError(f"no parameter group {group!r}; choose from all, {', '.join(self.GROUPS)}")
-        return {name: p for name, p in self.named_parameters() if name.startswith(prefixes)}
+        if group == "residual" and self.plane_residual is None:
+            self._make_residual()
+        return self._group(group)
+
+    def _group(self, name: str) -> dict[str, nn.Parameter]:
+        return {k: p for k, p in self.named_parameters() if k.startswith(self.GROUPS[name])}
+
+    def _make_residual(self) -> None:
+        side = self.config.plane_resolution
+        shape = (1, PLANES, self.config.plane_channels, side, side)
+        self.plane_residual = nn.Parameter(torch.zeros(shape, device=self.device), requires_grad=False)
+
+    def load_tuned(self, state: Mapping[str, Tensor]) -> None:
+        """Takes tuned weights, as `pmv.optimise.snapshot` keeps them, over the pretrained ones.
+
+        Raises:
+            CheckpointError: a name or shape is not this generator's.
+        """
+        if "plane_residual" in state and self.plane_residual is None:
+            self._make_residual()
+        try:
+            unknown = self.load_state_dict(dict(state), strict=False).unexpected_keys
+        except RuntimeError as error:
+            raise CheckpointError(f"the tuned weights belong to a generator of another shape ({error})") from error
+        if unknown:
+            raise CheckpointError(f"the tuned weights belong to another generator: it has no {unknown[0]}")
 
 
 def build_eg3d(config: EG3DConfig, state: Mapping[str, Tensor], source: str) -> EG3DGenerator:

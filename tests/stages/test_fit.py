@@ -162,7 +162,7 @@ def test_coarse_fits_the_input_and_leaves_the_original_generator_alone(context, 
     for name, value in tiny_generator.state_dict().items():
         assert torch.equal(value, before_weights[name])
     tuned = copy.deepcopy(tiny_generator)
-    tuned.load_state_dict(out.coarse_state, strict=False)
+    tuned.load_tuned(out.coarse_state)
     torch.testing.assert_close(render_views(tuned, *pivot, target[1]).image, out.input_render)
 
 
@@ -209,7 +209,7 @@ def test_tune_fits_input_and_pseudo_views(context, target, pivot: Pivot, tiny_ge
     config = tune.TuneConfig(steps=25, learning_rate=3e-3, views_per_step=2)
     out = tune.run(inputs, config, context)
     tuned = copy.deepcopy(tiny_generator)
-    tuned.load_state_dict(out.tuned_state, strict=False)
+    tuned.load_tuned(out.tuned_state)
     after = render_views(tuned, *pivot, views, 24)
     assert (after.image - wanted).square().mean() < 0.3 * (seen.image - wanted).square().mean()
     assert (after.alpha - seen.alpha).abs().mean() < 0.05
@@ -220,5 +220,5 @@ def test_tune_fits_input_and_pseudo_views(context, target, pivot: Pivot, tiny_ge
         context,
     )
     sighted = copy.deepcopy(tiny_generator)
-    sighted.load_state_dict(blind.tuned_state, strict=False)
+    sighted.load_tuned(blind.tuned_state)
     assert (render_views(sighted, *pivot, target[1]).image - inputs.image).square().mean() < 0.02
