@@ -65,9 +65,7 @@ def write_turn(
     turn = phase if sweep == 180 else math.radians(sweep) * phase.sin()
     cameras = spec.orbit(turn + math.radians(yaw_deg), torch.full_like(turn, math.radians(pitch_deg))).to(device)
     planes = inversion.generator.planes(inversion.w, inversion.noise)
-    pictures = (
-        to_uint8(inversion.generator.render(planes, inversion.w, cameras[i]).image)[0] for i in range(frames)
-    )
+    pictures = (to_uint8(inversion.generator.render(planes, inversion.w, cameras[i]).image)[0] for i in range(frames))
     write_mp4(out, pictures, _FPS)
 
 

@@ -50,8 +50,8 @@ class TuneConfig:
         ramp_up, ramp_down: parts of the steps over which the rate rises linearly and falls as a half cosine; 0 =
             constant.
         groups: parameter groups that are tuned; see `EG3DGenerator.tunable_parameters`.
-        residual_rate: learning rate of a residual of the tri-planes themselves, in units of their standard deviation; 0 =
-            no residual (HFGI3D).
+        residual_rate: learning rate of a residual of the tri-planes themselves, in units of their standard deviation;
+            0 = no residual (HFGI3D).
         views_per_step: pseudo-views beside the input view in every step; they share one backbone pass.
         l2_weight, perceptual_weight: on the input view.
         foreground_weight: how much a foreground pixel of the input view counts against a background pixel in the L2.

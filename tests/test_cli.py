@@ -205,7 +205,8 @@ def test_readme_begins_with_the_two_commands_and_ci_finds_one_of_them():
     commands = re.findall(r"^```sh\n(python3 -m venv [^\n]*)\n```$", text, re.M)[:2]
     assert len(commands) == 2
     assert text.index(commands[1]) < text.index("## "), "both stand at the top"
-    assert "run_inversion.py assets/portraits/plain.png --preset demo" in commands[0]
+    portrait = re.search(r"run_inversion\.py (\S+) --camera (\S+) --preset demo", commands[0])
+    assert portrait is not None and all((ROOT / path).is_file() for path in portrait.groups())
     pattern = re.search(r"grep -E '([^']+)'", (ROOT / ".ci" / "run").read_text())
     assert pattern is not None
     assert re.findall(pattern[1], text, re.M) == [commands[1]]

@@ -30,9 +30,11 @@ class Batch:
 
     def raw(self, resolution: int) -> tuple[Tensor, Tensor, Tensor]:
         """image, alpha and depth at `resolution` ≤ R/2 by area averaging; depth is NaN in cells where any of it is."""
-        return tuple(
-            F.interpolate(x, (resolution, resolution), mode="area") for x in (self.image, self.alpha, self.depth)
-        )
+
+        def smaller(x: Tensor) -> Tensor:
+            return F.interpolate(x, (resolution, resolution), mode="area")
+
+        return smaller(self.image), smaller(self.alpha), smaller(self.depth)
 
 
 class HeadStore:

@@ -1,8 +1,7 @@
 """Multi-view sets of synthetic heads: rendered by parallel processes into one memory-mapped pack.
 
 A pack is a folder of .npy arrays that many processes write and one trainer reads while it grows: a head fills its
-slot, then
-raises its flag in `ready`. A process that dies loses only the head it was at; the pool starts it again.
+slot, then raises its flag in `ready`. A process that dies loses only the head it was at; the pool starts it again.
 
 `python -m training.data --assets DIR --pack DIR --heads 1000` renders a pack and waits for it.
 """
@@ -43,8 +42,7 @@ class PackLayout:
         supersample: rendered pixels a picture's pixel, along each axis.
         kind: "training" (random cameras) or "held-out" (`evaluation_cameras`).
         gaussian: share of the heads whose vector is drawn from a standard normal instead of the heads' own
-            distribution, so
-            that the generator knows what a latent drawn from its prior looks like.
+            distribution, so that the generator knows what a latent drawn from its prior looks like.
     """
 
     heads: int
@@ -75,8 +73,7 @@ class HeadPack:
     Attributes:
         layout: see `PackLayout`.
         rgb [N,V,R,R,3] uint8, not premultiplied; alpha [N,V,R,R] uint8; depth [N,V,R/2,R/2] float16: z-depth −
-        DEPTH_ORIGIN,
-            infinite where nothing is; z [N,D]; cameras [N,V,25] EG3D labels; ready [N] uint8.
+        DEPTH_ORIGIN, infinite where nothing is; z [N,D]; cameras [N,V,25] EG3D labels; ready [N] uint8.
     """
 
     def __init__(self, path: Path) -> None:
@@ -121,8 +118,7 @@ def training_cameras(seed: int, count: int) -> np.ndarray:
     """[count,25] labels of random cameras around the head, half of them within 60° of the front.
 
     Two thirds are the generator's own framing (distance 2.7, focal 4.2647, a little jitter); the rest are wide views,
-    which
-    label the corners of the box, and close-ups of the face, which show the planes at their full resolution.
+    which label the corners of the box, and close-ups of the face, which show the planes at their full resolution.
     """
     import torch
 

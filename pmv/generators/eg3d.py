@@ -398,9 +398,9 @@ class EG3DGenerator(nn.Module):
         """State-dict name → parameter of a group.
 
         Args:
-            group: "mapping", "backbone", "decoder", "superresolution"; "all" of these but the mapping; or "residual": what
-                one image adds to the tri-planes themselves (TriPlaneNet, arXiv:2303.13497), made here as zeros at first
-                asking. It gives texels a place of their own, which a small backbone cannot.
+            group: "mapping", "backbone", "decoder", "superresolution"; "all" of these but the mapping; or "residual":
+                what one image adds to the tri-planes themselves (TriPlaneNet, arXiv:2303.13497), made here as zeros at
+                first asking. It gives texels a place of their own, which a small backbone cannot.
         """
         if group == "all":
             return {k: p for name in ("backbone", "decoder", "superresolution") for k, p in self._group(name).items()}

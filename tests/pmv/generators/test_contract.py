@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pmv.camera import Camera
+from pmv.errors import CheckpointError
 from pmv.generators import EG3DGenerator
 
 
@@ -84,6 +85,30 @@ def test_groups_cover_the_model_and_unknown_groups_are_refused(generator):
     assert names == {name for name, _ in generator.named_parameters()}
     with pytest.raises(ValueError, match="no parameter group"):
         generator.tunable_parameters("nose")
+
+
+def test_a_residual_starts_at_zero_and_travels_with_the_tuned_weights(generator, w):
+    tuned, fresh = copy.deepcopy(generator), copy.deepcopy(generator)
+    before = tuned.planes(w)
+    (residual,) = tuned.tunable_parameters("residual").values()
+    assert torch.equal(tuned.planes(w), before)
+    with torch.no_grad():
+        residual += 0.5
+    state = {
+        name: p.detach().clone()
+        for group in ("decoder", "residual")
+        for name, p in tuned.tunable_parameters(group).items()
+    }
+    fresh.load_tuned(state)
+    torch.testing.assert_close(fresh.planes(w), before + 0.5)
+    assert "plane_residual" not in generator.state_dict()
+
+
+def test_tuned_weights_of_another_generator_are_refused(generator):
+    name, weight = next(iter(generator.tunable_parameters("decoder").items()))
+    for state in ({"nose": weight.detach()}, {name: torch.zeros(1, 2, 3)}):
+        with pytest.raises(CheckpointError, match="tuned weights"):
+            copy.deepcopy(generator).load_tuned(state)
 
 
 def test_noise_overrides_change_the_planes(generator, w):
