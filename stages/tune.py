@@ -67,9 +67,9 @@ class TuneConfig:
     ramp_up: float = 0.02
     ramp_down: float = 0.25
     groups: tuple[str, ...] = ("all",)
-    residual_rate: float = 0.004
+    residual_rate: float = 0.01
     views_per_step: int = 2
-    l2_weight: float = 1.0
+    l2_weight: float = 10.0
     perceptual_weight: float = 1.0
     foreground_weight: float = 4.0
     edit_weight: float = 4.0
