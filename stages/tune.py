@@ -58,7 +58,8 @@ class TuneConfig:
         edit_weight: added to the L2 weight of edited pixels, in every view.
         view_weight: of all pseudo-views against the input view.
         visible_weight, occluded_weight: of L2 where a pseudo-view shows the photo's texels, and where it is filled in.
-        hold_weight: of depth and alpha held to the coarse geometry; 0 = off (HFGI3D).
+        hold_weight: of depth and alpha held to the coarse geometry, in the input view alpha to the photo's foreground;
+            0 = off (HFGI3D).
         hold_scale: depth difference, world units, from which the hold is linear.
     """
 
@@ -105,6 +106,11 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
     depths = torch.cat([inputs.input_depth, inputs.view_depths])
     alphas = torch.cat([inputs.input_alpha, inputs.view_alphas])
     depths, alphas = _downsized(depths, alphas, resolution)
+    outlines = alphas
+    if generator.spec.has_alpha:
+        # the photo knows its own outline better than the coarse geometry does: long hair, a beard, a hat
+        foreground = torch.nn.functional.interpolate(inputs.foreground, (resolution, resolution), mode="area")
+        outlines = torch.cat([foreground, alphas[1:]])
     input_weight = 1.0 + (config.foreground_weight - 1.0) * inputs.foreground + config.edit_weight * inputs.edit_mask
     view_weight = config.occluded_weight + (config.visible_weight - config.occluded_weight) * inputs.blend_masks
     order = torch.empty(0, dtype=torch.long)
@@ -129,7 +135,7 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
             if config.hold_weight:
                 which = torch.cat([torch.zeros(1, dtype=torch.long), chosen + 1])
                 hold = depth_hold(out.depth, depths[which], (alphas[which] > 0.9).float(), config.hold_scale)
-                losses["hold"] = config.hold_weight * (hold + alpha_hold(out.alpha, alphas[which])).mean()
+                losses["hold"] = config.hold_weight * (hold + alpha_hold(out.alpha, outlines[which])).mean()
             optimizer.zero_grad(set_to_none=True)
             torch.stack(list(losses.values())).sum().backward()
             optimizer.step()
