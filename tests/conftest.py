@@ -8,6 +8,10 @@ import torch
 from pmv.generators import EG3DConfig, EG3DGenerator
 from pmv.generators.superresolution import SuperResolutionHead
 
+# Tests work on tiny tensors: a second thread gains nothing there, and where another program holds its core, every step
+# waits for it.
+torch.set_num_threads(1)
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 """Data that is not part of the repository; tests that need it skip without it."""
