@@ -23,13 +23,11 @@ from stages.context import Context
 
 @dataclass(frozen=True)
 class CoarseInputs:
-    """original [1,3,S,S]; foreground, difference_mask, edit_mask [1,1,S,S]; pivot_w [1,num_ws,w_dim]; noise; camera:
-    batch of 1."""
+    """original [1,3,S,S]; foreground, difference_mask [1,1,S,S]; pivot_w [1,num_ws,w_dim]; noise; camera: one."""
 
     original: Tensor
     foreground: Tensor
     difference_mask: Tensor
-    edit_mask: Tensor
     pivot_w: Tensor
     noise: dict[str, Tensor]
     camera: Camera
@@ -130,7 +128,7 @@ def run(inputs: CoarseInputs, config: CoarseConfig, context: Context) -> CoarseO
     w, noise = inputs.pivot_w, inputs.noise
     reference = render_views(generator, w, noise, views) if config.hold_weight and config.steps else None
     optimizer = torch.optim.Adam(parameters.values(), config.learning_rate)
-    keep = (1.0 - inputs.edit_mask) * (1.0 - inputs.difference_mask)
+    keep = 1.0 - inputs.difference_mask
     with context.progress(config.steps, "coarse") as bar:
         for step in range(config.steps):
             cameras = inputs.camera

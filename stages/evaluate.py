@@ -1,4 +1,4 @@
-"""Stage 08: numbers and pictures that say how good the inversion is."""
+"""Stage 09: numbers and pictures that say how good the inversion is."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""Stage 06: where the occluded parts get filled, with the generator's own render (HFGI3D §3.3; see
+"""Stage 07: where the occluded parts get filled, with the generator's own render (HFGI3D §3.3; see
 `pmv.inpainting`)."""
 
 from dataclasses import dataclass

@@ -21,11 +21,10 @@ from stages.context import Context
 
 @dataclass(frozen=True)
 class LatentInputs:
-    """original [1,3,S,S] without edits; foreground, edit_mask [1,1,S,S]; initial_camera: batch of 1."""
+    """original [1,3,S,S] without edits; foreground [1,1,S,S]; initial_camera: batch of 1."""
 
     original: Tensor
     foreground: Tensor
-    edit_mask: Tensor
     initial_camera: Camera
 
 
@@ -151,7 +150,7 @@ def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentO
         # turn in radians and shift in world units are both small numbers: a hundredth of w's rate is right for them
         groups.append({"params": [turn, shift], "lr": config.learning_rate * config.camera_rate * 0.1})
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.999))
-    keep = 1.0 - inputs.edit_mask
+    keep = torch.ones_like(inputs.foreground)
     difference = torch.zeros_like(inputs.foreground)
     camera = inputs.initial_camera
     with context.progress(config.steps, "latent") as bar:
@@ -189,7 +188,7 @@ def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentO
                 difference = find_difference(
                     view.detach(), image, inputs.foreground, config.difference_threshold, config.difference_most
                 )
-                keep = (1.0 - inputs.edit_mask) * (1.0 - difference)
+                keep = 1.0 - difference
             values = {name: value.item() for name, value in losses.items()}
             context.record(step=step, **values)
             bar.set_postfix(**{name: f"{value:.3f}" for name, value in values.items() if name in ("l2", "perceptual")})

@@ -1,4 +1,4 @@
-"""00 prepare: an aligned photo becomes the picture that the generator is asked for: foreground, camera, edit.
+"""00 prepare: an aligned photo becomes the picture that the generator is asked for: foreground and camera.
 
 The photo must already be square and aligned the way the generator's training images are. A missing mask is found with
 GrabCut (Rother et al. 2004), a missing camera by comparing the photo with the mean head from a grid of directions and
@@ -18,7 +18,6 @@ from torch import Tensor
 from pmv.camera import Camera
 from pmv.errors import InputError
 from pmv.images import resize
-from pmv.masks import dilate, feather
 from stages.context import Context
 
 _WEAK_EDGE = 0.05
@@ -27,12 +26,11 @@ _WEAK_EDGE = 0.05
 
 @dataclass(frozen=True)
 class PrepareInputs:
-    """photo [1,3,H,W]; photo_mask [1,1,H,W] or None; photo_camera: batch of 1 or None; photo_edit [1,3,h,w] or None."""
+    """photo [1,3,H,W]; photo_mask [1,1,H,W] or None; photo_camera: batch of 1 or None."""
 
     photo: Tensor
     photo_mask: Tensor | None
     photo_camera: Camera | None
-    photo_edit: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,6 @@ class PrepareConfig:
         shift: how far the photo's face may lie from the mean head's, as a fraction of the image width.
         prior_weight: of the expectation that aligned portraits look at the camera.
         prior_yaw, prior_pitch: degrees, standard deviations of that expectation.
-        edit_threshold: smallest difference from the photo, image units [-1,1], that counts as an edit.
-        edit_margin: how far the edit mask reaches beyond the difference, as a fraction of the image width.
     """
 
     resolution: int | None = None
@@ -77,20 +73,14 @@ class PrepareConfig:
     prior_weight: float = 0.2
     prior_yaw: float = 30.0
     prior_pitch: float = 12.0
-    edit_threshold: float = 0.04
-    edit_margin: float = 0.006
 
 
 @dataclass(frozen=True)
 class PrepareOutputs:
-    """image [1,3,S,S] with the edit; original [1,3,S,S] without; foreground, edit_mask [1,1,S,S]; initial_camera:
-    batch of 1.
-    """
+    """original [1,3,S,S], without edits; foreground [1,1,S,S]; initial_camera: batch of 1."""
 
-    image: Tensor
     original: Tensor
     foreground: Tensor
-    edit_mask: Tensor
     initial_camera: Camera
 
 
@@ -98,7 +88,7 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
     """See the dataclasses for shapes.
 
     Raises:
-        InputError: the photo is not square; mask or edit do not have its shape; no foreground was found.
+        InputError: the photo is not square; the mask does not have its shape; no foreground was found.
     """
     spec = context.generator.spec
     height, width = inputs.photo.shape[-2:]
@@ -118,25 +108,17 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
     original = photo
     if spec.has_alpha and config.composite == "auto":
         original = foreground * photo + (1 - foreground) * spec.background
-    image, edit_mask = original, torch.zeros_like(foreground)
-    if inputs.photo_edit is not None:
-        _check_shape(inputs.photo_edit, "edit", (height, width), (size, size))
-        image, edit_mask = apply_edit(resize(inputs.photo_edit, size), photo, original, config)
     camera = inputs.photo_camera
     if camera is None:
         camera = find_camera(original, foreground, config, context)
-    outputs = PrepareOutputs(image, original, foreground, edit_mask, camera)
+    outputs = PrepareOutputs(original, foreground, camera)
     yaw, pitch = camera.yaw_pitch(spec.pivot)
-    context.record(
-        yaw_degrees=float(yaw.rad2deg()), pitch_degrees=float(pitch.rad2deg()), edited=float(edit_mask.mean())
-    )
-    context.preview("image", image)
+    context.record(yaw_degrees=float(yaw.rad2deg()), pitch_degrees=float(pitch.rad2deg()))
     context.preview("original", original)
     context.preview("foreground", foreground)
     context.preview(
         "foreground_on_photo", torch.lerp(photo.new_tensor([-1.0, 1.0, -1.0])[:, None, None], photo, foreground)
     )
-    context.preview("edit_mask", edit_mask)
     with torch.no_grad():
         w = context.generator.mean_w()
         mean_head = context.generator.render(context.generator.planes(w), w, camera).image
@@ -207,37 +189,6 @@ def clean_mask(mask: np.ndarray) -> np.ndarray:
         return opened
     largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
     return np.asarray(ndimage.binary_fill_holes(pieces == largest))
-
-
-# --- edit
-
-
-def apply_edit(edit: Tensor, photo: Tensor, original: Tensor, config: PrepareConfig) -> tuple[Tensor, Tensor]:
-    """Take over what was retouched, and nothing else.
-
-    A user may retouch the photo or the stage's own picture of it (on the generator's background): the edit is
-    compared with the one it differs from in fewer pixels.
-
-    Args:
-        edit, photo, original: [1,3,S,S].
-
-    Returns:
-        the original with the edit in [1,3,S,S]; the edit mask [1,1,S,S] in [0,1], which reaches a little beyond the
-        edit and falls off softly.
-    """
-    changes = [
-        ((edit - base).abs().amax(1, keepdim=True) > config.edit_threshold).float() for base in (photo, original)
-    ]
-    changed = min(changes, key=lambda mask: float(mask.mean()))
-    if not changed.any():
-        return original, torch.zeros_like(changed)
-    # a single pixel is noise of the file format
-    kept = ndimage.binary_opening(changed[0, 0].cpu().numpy() > 0.5, np.ones((2, 2)))
-    changed = torch.from_numpy(kept.astype(np.float32))[None, None].to(edit.device)
-    if not changed.any():
-        return original, torch.zeros_like(changed)
-    mask = feather(dilate(changed, 2 * config.edit_margin), config.edit_margin)
-    return torch.lerp(original, edit, mask), mask
 
 
 # --- camera

@@ -22,7 +22,7 @@ class Stage:
 
     @property
     def folder(self) -> str:
-        """The stage's folder in a run, for instance ``04_visibility``."""
+        """The stage's folder in a run, for instance ``05_visibility``."""
         return f"{self.number:02d}_{self.name}"
 
     @property
@@ -50,11 +50,12 @@ TABLE = (
     Stage(0, "prepare", "stages.prepare"),
     Stage(2, "latent", "stages.latent"),
     Stage(3, "coarse", "stages.coarse"),
-    Stage(4, "visibility", "stages.visibility"),
-    Stage(5, "warp", "stages.warp"),
-    Stage(6, "inpaint", "stages.inpaint"),
-    Stage(7, "tune", "stages.tune"),
-    Stage(8, "evaluate", "stages.evaluate"),
+    Stage(4, "edit", "stages.edit"),
+    Stage(5, "visibility", "stages.visibility"),
+    Stage(6, "warp", "stages.warp"),
+    Stage(7, "inpaint", "stages.inpaint"),
+    Stage(8, "tune", "stages.tune"),
+    Stage(9, "evaluate", "stages.evaluate"),
 )
 
 

@@ -1,4 +1,4 @@
-"""07 tune: a fresh generator tuned to the input view and the pseudo-views at once, around the fixed pivot.
+"""08 tune: a fresh generator tuned to the input view and the pseudo-views at once, around the fixed pivot.
 
 Pivotal tuning (Roich et al. 2021, arXiv:2106.05744) made multi-view (HFGI3D §3.3). Several views a step come from one
 pass of the backbone. Visible and occluded parts of a pseudo-view carry separate weights (HFGI3D eq. 7), scaled by its

@@ -1,4 +1,4 @@
-"""Stage 04: which pixels of every pseudo-view show a surface that the input view sees (HFGI3D §3.2; see
+"""Stage 05: which pixels of every pseudo-view show a surface that the input view sees (HFGI3D §3.2; see
 `pmv.visibility`)."""
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Stage 05: pseudo-views that hold the input photo's own texels (see `pmv.warping`)."""
+"""Stage 06: pseudo-views that hold the input photo's own texels (see `pmv.warping`)."""
 
 from dataclasses import dataclass
 

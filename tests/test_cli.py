@@ -126,21 +126,21 @@ def test_a_portrait_becomes_a_head_and_survives_signals(work: Path, pmv: Callabl
     assert kill_in(process, work / "killed" / ".tmp-02_latent", signal.SIGTERM) == 143
     assert "--resume killed" in (work / "killed" / "log.txt").read_text()
     process = start(["invert", "--resume", "killed"], work, module=True)
-    assert kill_in(process, work / "killed" / ".tmp-07_tune", signal.SIGKILL) == -signal.SIGKILL
-    assert not (work / "killed" / "07_tune").exists() and not (work / "killed" / "inversion.safetensors").exists()
+    assert kill_in(process, work / "killed" / ".tmp-08_tune", signal.SIGKILL) == -signal.SIGKILL
+    assert not (work / "killed" / "08_tune").exists() and not (work / "killed" / "inversion.safetensors").exists()
     # another folder, after two deaths, with the number of steps that the reference has
     code, out, _ = call(["--resume", work / "killed", "--set", "tune.steps=3"], work.parent)
     assert code == 0 and out.strip() == str(work / "killed")
     printed, error = reference.communicate(timeout=300)
     assert reference.returncode == 0, error
-    assert printed == "reference\n" and "08_evaluate" in error
+    assert printed == "reference\n" and "09_evaluate" in error
     assert hashes(work / "killed") == hashes(work / "reference")
 
     run = work / "reference"
     assert sorted(path.name for path in run.glob("0*")) == [stage.folder for stage in TABLE]
     about = json.loads((run / "run.json").read_text())
     assert about["complete"] and list(about["stages"]) == [stage.name for stage in TABLE]
-    metrics = json.loads((run / "08_evaluate" / "stage.json").read_text())["numbers"]["metrics"]
+    metrics = json.loads((run / "09_evaluate" / "stage.json").read_text())["numbers"]["metrics"]
     assert metrics and all(np.isfinite(list(metrics.values())))
     generator, w, noise, camera = load_inversion(run)
     image = generator.render(generator.planes(w, noise), w, camera).image

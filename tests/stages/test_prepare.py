@@ -1,4 +1,4 @@
-"""The prepare stage: foreground, edit and camera of an aligned photo."""
+"""The prepare stage: foreground and camera of an aligned photo."""
 
 import dataclasses
 import math
@@ -48,7 +48,7 @@ def drawn(size: int = 128) -> tuple[Tensor, Tensor]:
 
 def prepare(context: Context, config: PrepareConfig = CONFIG, **given: Any) -> PrepareOutputs:
     photo, mask = drawn()
-    values = {"photo": photo, "photo_mask": mask, "photo_camera": Camera.orbit(0.1, 0.0), "photo_edit": None}
+    values = {"photo": photo, "photo_mask": mask, "photo_camera": Camera.orbit(0.1, 0.0)}
     return run(PrepareInputs(**{**values, **given}), config, context)
 
 
@@ -60,15 +60,14 @@ def iou(a: Tensor, b: Tensor) -> float:
 def test_shapes_ranges_and_background(context: Context):
     out = prepare(context)
     size = context.generator.spec.resolution
-    assert out.image.shape == out.original.shape == (1, 3, size, size)
-    assert out.foreground.shape == out.edit_mask.shape == (1, 1, size, size)
-    assert torch.equal(out.image, out.original) and not out.edit_mask.any()
-    outside = (out.foreground == 0).expand_as(out.image)
-    assert outside.any() and bool((out.image[outside] == context.generator.spec.background).all())
+    assert out.original.shape == (1, 3, size, size)
+    assert out.foreground.shape == (1, 1, size, size)
+    outside = (out.foreground == 0).expand_as(out.original)
+    assert outside.any() and bool((out.original[outside] == context.generator.spec.background).all())
     assert torch.equal(out.initial_camera.labels(), Camera.orbit(0.1, 0.0).labels())
     kept = prepare(context, dataclasses.replace(CONFIG, composite="never"))
-    assert torch.equal(kept.image, resize(drawn()[0], size))
-    assert prepare(context, dataclasses.replace(CONFIG, resolution=48)).image.shape[-1] == 48
+    assert torch.equal(kept.original, resize(drawn()[0], size))
+    assert prepare(context, dataclasses.replace(CONFIG, resolution=48)).original.shape[-1] == 48
 
 
 @pytest.mark.parametrize("size", [96, 700])
@@ -93,30 +92,11 @@ def test_cleaned_masks_are_one_piece_without_holes():
     assert not clean_mask(np.zeros((9, 9), bool)).any()
 
 
-def test_an_edit_is_taken_over_and_nothing_else(context: Context):
-    config = dataclasses.replace(CONFIG, resolution=128)
-    plain = prepare(context, config)
-    for base in (drawn()[0], plain.original):  # retouched photo, or retouched picture of the stage
-        edit = base.clone()
-        edit[:, :, 50:60, 60:72] = torch.tensor([-0.9, -0.9, 0.9])[:, None, None]
-        out = prepare(context, config, photo_edit=edit)
-        assert torch.equal(out.original, plain.original)
-        assert (out.image[:, :, 50:60, 60:72] - edit[:, :, 50:60, 60:72]).abs().max() < 1e-6
-        assert out.edit_mask[:, :, 50:60, 60:72].min() == 1
-        reach = torch.nn.functional.max_pool2d((out.edit_mask > 0).float(), 1)[0, 0].nonzero()
-        assert reach.min() >= 45 and reach.max() <= 77
-        untouched = (out.edit_mask == 0).expand_as(edit)
-        assert torch.equal(out.image[untouched], plain.original[untouched])
-    same = prepare(context, config, photo_edit=drawn()[0] + 0.01)
-    assert not same.edit_mask.any() and torch.equal(same.image, plain.original)
-
-
 @pytest.mark.parametrize(
     "given, message",
     [
         ({"photo": torch.zeros(1, 3, 40, 60)}, "60×40"),
         ({"photo_mask": torch.ones(1, 1, 60, 40)}, "mask is 40×60"),
-        ({"photo_edit": torch.zeros(1, 3, 99, 99)}, "edit is 99×99"),
         ({"photo_mask": torch.zeros(1, 1, 128, 128)}, "no foreground"),
     ],
 )
