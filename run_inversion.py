@@ -114,6 +114,41 @@ def convert(checkpoint: Path, out: Path) -> None:
     click.echo(out)
 
 
+@cli.command()
+@click.argument("name", required=False)
+@click.option("--list", "listing", is_flag=True, help="Show what there is, as without a NAME.")
+@click.option("--accept-licence", is_flag=True, help="You have read the licence and accept it.")
+@click.option("--from", "source", type=FILE, metavar="FILE", help="Take this file, downloaded by hand.")
+@click.option("--cache", type=FILE, help="Folder to keep it in. [default: $PMV_CACHE, or the platform's cache]")
+def fetch(name: str | None, listing: bool, accept_licence: bool, source: Path | None, cache: Path | None) -> None:
+    """Download the published checkpoint NAME, for --generator NAME. Prints the file. Without NAME: what there is."""
+    from pmv.fetch import fetch, licence_notice, place
+    from pmv.manifest import cache_folder, cached, find_entry, table
+
+    if name is None or listing:
+        if name is not None or source is not None:
+            raise click.UsageError("--list takes neither NAME nor --from; --from needs a NAME")
+        rows = [("NAME", "HERE", "LICENCE", "WHAT"), *table(cache)]
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        for row in rows:
+            click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]))
+        click.echo(f"cache: {cache_folder(cache)}", err=True)
+        return
+    entry = find_entry(name)
+    if source is not None:
+        click.echo(licence_notice(entry), err=True)
+        click.echo(place(name, source, cache))
+        return
+    if entry.url is not None and cached(name, cache) is None:
+        click.echo(licence_notice(entry), err=True)
+        if entry.needs_acceptance and not accept_licence:
+            try:
+                accept_licence = click.confirm("Do you accept this licence?", err=True)
+            except click.Abort:  # nobody there to answer
+                click.echo(err=True)
+    click.echo(fetch(name, cache, accept_licence))
+
+
 @cli.group()
 def heads() -> None:
     """Synthetic heads, made from MakeHuman assets."""

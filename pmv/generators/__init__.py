@@ -9,6 +9,7 @@ from pmv.generators.base import Generator, GeneratorSpec, Render
 from pmv.generators.checkpoint import read_official
 from pmv.generators.eg3d import EG3DConfig, EG3DGenerator, build_eg3d
 from pmv.generators.native import read_native, save_generator
+from pmv.manifest import cached, manifest
 
 __all__ = [
     "EMBEDDED",
@@ -27,15 +28,27 @@ EMBEDDED = {"heads": Path(__file__).resolve().parents[2] / "assets" / "generator
 
 
 def resolve_generator(name: str | Path) -> Path:
-    """The file behind a generator's name ("heads" = the embedded one) or path.
+    """The file behind a generator's name ("heads" = the embedded one, or one of `pmv fetch --list`) or path.
 
     Raises:
-        CheckpointError: neither a known name nor an existing file.
+        CheckpointError: neither a known name nor an existing file, or a name that must be fetched first.
+        AssetsError: the fetched file is not the one that was pinned.
     """
-    path = EMBEDDED.get(str(name), Path(name))
+    if str(name) in EMBEDDED:
+        path = EMBEDDED[str(name)]
+    elif str(name) in manifest():
+        if manifest()[str(name)].kind != "generator":
+            raise CheckpointError(f"{name}: not a generator; `pmv fetch --list` says what it is")
+        path = cached(str(name))
+        if path is None:
+            raise CheckpointError(f"{name}: not here yet; run: pmv fetch {name}")
+    else:
+        path = Path(name)
     if not path.is_file():
         known = ", ".join(EMBEDDED)
-        raise CheckpointError(f"{name}: neither a generator's name ({known}) nor a checkpoint file")
+        raise CheckpointError(
+            f"{name}: neither a generator's name ({known}, or see pmv fetch --list) nor a checkpoint file"
+        )
     return path
 
 
