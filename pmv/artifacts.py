@@ -248,6 +248,7 @@ def load_inversion(path: str | Path, device: str | torch.device = "cpu", generat
         CheckpointError: the pretrained generator is missing, or is not the one that the run used.
     """
     from pmv.generators import load_generator
+    from pmv.generators.settings import with_settings
 
     path = Path(path)
     if path.is_dir():
@@ -263,4 +264,5 @@ def load_inversion(path: str | Path, device: str | torch.device = "cpu", generat
         raise CheckpointError(f"{name}: not the generator that {path} was made with; give that one")
     values = load_fields(path, ["tuned_state", "pivot_w", "noise", "camera"], device)
     model.load_tuned(values["tuned_state"])
+    model = with_settings(model, header.get("config", {}).get("generator", {}))
     return Inversion(model, values["pivot_w"], values["noise"], values["camera"])

@@ -20,28 +20,57 @@ class RunConfig:
     """What holds for the whole run.
 
     Args:
-        generator: name of a shipped generator, or the path of a checkpoint.
+        generator: name of a shipped or fetched generator, or the path of a checkpoint.
+        domain: what it draws, a file of configs/generators; "auto" finds out, see `stages.domain`.
         seed: of every random number drawn in the run.
         device: "cpu", "cuda", or "auto" (cuda where there is one).
         perceptual: name of the perceptual distance, see `pmv.perceptual`.
     """
 
     generator: str
+    domain: str
     seed: int
     device: Literal["auto", "cpu", "cuda"]
     perceptual: str
 
 
 @dataclass(frozen=True)
+class GeneratorConfig:
+    """Numbers of the generator's specification; None = what the checkpoint says. See `GeneratorSpec`.
+
+    Args:
+        radius, pivot, focal: its cameras: distance from, point looked at, focal length in image widths.
+        near, far: ray lengths between which a ray is sampled.
+        background: value in [-1,1] that rays which hit nothing composite to.
+        has_alpha: the subject stands alone on the background.
+        full_head: trained from all sides.
+        conditioning_yaw, conditioning_pitch: degrees, the camera that the mapping is told.
+    """
+
+    radius: float | None
+    pivot: tuple[float, float, float] | None
+    focal: float | None
+    near: float | None
+    far: float | None
+    background: float | None
+    has_alpha: bool | None
+    full_head: bool | None
+    conditioning_yaw: float
+    conditioning_pitch: float
+
+
+@dataclass(frozen=True)
 class Config:
-    """A resolved configuration: the run's, and one block for each stage by name."""
+    """A resolved configuration: the run's, the generator's, and one block for each stage by name."""
 
     run: RunConfig
+    generator: GeneratorConfig
     stages: Mapping[str, Any]
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """Plain values, as they stand in ``config.yaml``."""
-        return {"run": plain(self.run), **{name: plain(block) for name, block in self.stages.items()}}
+        fixed = {"run": plain(self.run), "generator": plain(self.generator)}
+        return {**fixed, **{name: plain(block) for name, block in self.stages.items()}}
 
     def as_yaml(self) -> str:
         return yaml.safe_dump(self.as_dict(), sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
@@ -91,7 +120,11 @@ def resolve(
     Raises:
         InputError: an unknown or missing key, or a value of a wrong type; an unknown key names the nearest that exists.
     """
-    classes: dict[str, Any] = {"run": RunConfig, **{stage.name: stage.config for stage in table}}
+    classes: dict[str, Any] = {
+        "run": RunConfig,
+        "generator": GeneratorConfig,
+        **{stage.name: stage.config for stage in table},
+    }
     hints = {name: get_type_hints(cls) for name, cls in classes.items()}
     values: dict[str, dict[str, Any]] = {name: {} for name in classes}
     for source, blocks in [*layers, *(_setting(text) for text in settings)]:
@@ -107,22 +140,24 @@ def resolve(
                 f"the config lacks {name}.{missing[0]}; add it to {layers[-1][0] if layers else 'a layer'}"
             )
     built = {name: cls(**values[name]) for name, cls in classes.items()}
-    return Config(built.pop("run"), built)
+    return Config(built.pop("run"), built.pop("generator"), built)
 
 
-def load_config(table: Sequence[Stage], presets: Sequence[str] = (), settings: Sequence[str] = ()) -> Config:
-    """The shipped base config, presets over it, settings over these."""
-    base = data_path("configs", "base.yaml")
-    layers = [(str(base), read_yaml(base))]
-    layers += [(str(path), read_yaml(path)) for path in map(preset_path, presets)]
-    return resolve(table, layers, settings)
-
-
-def reload_config(
-    table: Sequence[Stage], path: Path, presets: Sequence[str] = (), settings: Sequence[str] = ()
+def load_config(
+    table: Sequence[Stage],
+    presets: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    path: Path | None = None,
+    between: Sequence[tuple[str, dict[str, Any]]] = (),
 ) -> Config:
-    """A run's own ``config.yaml``, presets over it, settings over these."""
-    layers = [(str(path), read_yaml(path))]
+    """A complete config, presets over it, settings over these.
+
+    Args:
+        path: the complete config: a run's own ``config.yaml``; None = the shipped base config.
+        between: layers over the complete config and under the presets, see `resolve`.
+    """
+    base = path or data_path("configs", "base.yaml")
+    layers = [(str(base), read_yaml(base)), *between]
     layers += [(str(preset), read_yaml(preset)) for preset in map(preset_path, presets)]
     return resolve(table, layers, settings)
 

@@ -8,10 +8,12 @@ from typing import Any
 
 from pmv.artifacts import file_hash
 from pmv.errors import InputError, PmvError
-from pmv.generators import EMBEDDED
-from stages.config import Config, load_config, reload_config
+from pmv.generators import load_generator
+from pmv.manifest import manifest
+from stages.config import Config, load_config, read_yaml
+from stages.domain import AUTO, domain_layers
 from stages.folder import RunFolder, Sources
-from stages.runner import Runner
+from stages.runner import Runner, pick_device
 from stages.table import TABLE, Stage, find
 
 
@@ -61,7 +63,7 @@ def invert(
     if resume is not None:
         folder = RunFolder(resume, table)
         folder.require_run()
-        config = _located(reload_config(table, folder / "config.yaml", request.presets, request.settings))
+        config, generator = _configure(request, table, generator, folder / "config.yaml")
         runner = Runner(folder, config, request.command, generator)
         with folder.locked():
             folder.tidy()
@@ -72,16 +74,41 @@ def invert(
         raise InputError("nothing to invert: give an image, or a run to resume")
     sources = Sources(image, request.mask, request.camera, request.edit)
     sources.read()  # what cannot be read is told before anything is made
-    config = _located(load_config(table, request.presets, request.settings))
     folder = RunFolder(out or Path("runs") / f"{image.stem}-{time.strftime('%Y%m%d-%H%M%S')}", table)
     _check_free(folder, image)
+    config, generator = _configure(request, table, generator)
     return _start(folder, sources, config, request, generator)
+
+
+def _configure(
+    request: Request, table: Sequence[Stage], generator: Any, saved: Path | None = None
+) -> tuple[Config, Any]:
+    """The run's config, with what goes with its generator, and the generator.
+
+    Args:
+        generator: a loaded one; None = load what the config names.
+        saved: the ``config.yaml`` of a run to resume. It holds the generator's numbers already, unless another
+            generator or domain is asked for now.
+    """
+    config = _located(load_config(table, request.presets, request.settings, saved))
+    if generator is None:
+        generator = load_generator(config.run.generator, device=pick_device(config.run.device))
+    run = config.run
+    if saved is not None:
+        before = read_yaml(saved)["run"]
+        if run.domain == before["domain"]:
+            if run.generator == before["generator"]:
+                return config, generator
+            run = replace(run, domain=AUTO)  # the domain of the generator before says nothing of this one
+    domain, between = domain_layers(run, generator.spec)
+    config = _located(load_config(table, request.presets, request.settings, saved, between))
+    return replace(config, run=replace(config.run, domain=domain)), generator
 
 
 def _located(config: Config) -> Config:
     """The config with an absolute path to the generator, so that the run can be resumed from another folder."""
     name = config.run.generator
-    if name in EMBEDDED or not Path(name).exists():
+    if name in manifest() or not Path(name).exists():
         return config
     return replace(config, run=replace(config.run, generator=str(Path(name).resolve())))
 

@@ -1,9 +1,9 @@
 """The runner: which stages must run, what they get, and what stays of them on disk.
 
-A stage's hash is made of its name, its config, the content of what it takes, the generator, the perceptual distance,
-the seed and the version of the code. A stage whose folder carries that hash is not run again. Downstream stages
-depend on the *content* of
-their inputs, not on the hash of the stage that made them, so a change that alters nothing ends where it began.
+A stage's hash is made of its name, its config, the content of what it takes, the generator and its settings, the
+perceptual distance, the seed and the version of the code. A stage whose folder carries that hash is not run again.
+Downstream stages depend on the *content* of their inputs, not on the hash of the stage that made them, so a change that
+alters nothing ends where it began.
 """
 
 import hashlib
@@ -31,6 +31,7 @@ import pmv
 from pmv.artifacts import load_fields, pack, read_header, save_inversion, tensors_hash, value_hash, write_json
 from pmv.errors import InputError, PmvError
 from pmv.generators import load_generator
+from pmv.generators.settings import with_settings
 from pmv.images import to_uint8, write_png
 from pmv.mesh import write_ply
 from pmv.perceptual import load_perceptual
@@ -87,9 +88,9 @@ class Runner:
         self.command = command
         self.origins = origins(self.table)
         self.device = pick_device(config.run.device)
-        self.generator = (
-            generator if generator is not None else load_generator(config.run.generator, device=self.device)
-        )
+        if generator is None:
+            generator = load_generator(config.run.generator, device=self.device)
+        self.generator = with_settings(generator, plain(config.generator))
 
     @cached_property
     def generator_hash(self) -> str:
@@ -131,7 +132,7 @@ class Runner:
                 "stage": stage.name,
                 "config": plain(self.config.stages[stage.name]),
                 "inputs": inputs,
-                "generator": self.generator_hash,
+                "generator": [self.generator_hash, plain(self.config.generator)],
                 "perceptual": self.config.run.perceptual,
                 "seed": self.config.run.seed,
                 "code": pmv.__version__,
@@ -303,7 +304,11 @@ class Runner:
             "gpu": torch.cuda.get_device_name() if cuda else None,
             "device": self.device.type,
             "seed": self.config.run.seed,
-            "generator": {"name": self.config.run.generator, "hash": self.generator_hash},
+            "generator": {
+                "name": self.config.run.generator,
+                "domain": self.config.run.domain,
+                "hash": self.generator_hash,
+            },
             "perceptual": self.config.run.perceptual,
             "config_hash": value_hash(self.config.as_dict()),
             "stages": {},

@@ -39,6 +39,7 @@ class GeneratorSpec:
         radius, pivot, focal: the cameras it was trained with: distance from, point looked at, focal length in image
             widths.
         full_head: True if it was trained from all sides (360°).
+        conditioning_yaw, conditioning_pitch: radians, from where the canonical camera looks.
         plane_convention: a key of `PLANE_AXES`.
         background: value in [-1,1] that rays which hit nothing composite to.
         has_alpha: True if the subject stands alone on `background`; False if a scene's background is part of the
@@ -62,6 +63,8 @@ class GeneratorSpec:
     plane_convention: str = "eg3d"
     background: float = -1.0
     has_alpha: bool = False
+    conditioning_yaw: float = 0.0
+    conditioning_pitch: float = 0.0
 
     def orbit(self, yaw: float | Tensor, pitch: float | Tensor) -> Camera:
         """Cameras on the generator's own sphere; yaw and pitch in radians, scalars or [N]."""
@@ -69,8 +72,8 @@ class GeneratorSpec:
 
     @property
     def canonical_camera(self) -> Camera:
-        """The frontal camera; conditions the mapping where nothing better is known."""
-        return self.orbit(0.0, 0.0)
+        """Conditions the mapping where nothing better is known; the frontal camera unless told otherwise."""
+        return self.orbit(self.conditioning_yaw, self.conditioning_pitch)
 
 
 @dataclass(frozen=True)

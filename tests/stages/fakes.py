@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pmv.camera import Camera
-from stages.config import Config, resolve
+from stages.config import Config, GeneratorConfig, resolve
 from stages.folder import RunFolder
 from stages.runner import Runner
 from stages.table import Stage
@@ -153,7 +153,9 @@ def _stage(number: int, run: Any) -> FakeStage:
 TABLE = (_stage(0, draw), _stage(2, fit), _stage(3, tune), _stage(4, judge))
 
 VALUES = {
-    "run": {"generator": "fake", "seed": 3, "device": "cpu", "perceptual": "lpips-random-squeeze"},
+    "run": {"generator": "fake", "domain": "auto", "seed": 3, "device": "cpu", "perceptual": "lpips-random-squeeze"},
+    "generator": dict.fromkeys(field.name for field in fields(GeneratorConfig))
+    | {"conditioning_yaw": 0.0, "conditioning_pitch": 0.0},
     "draw": {"gain": 2.0, "offset": 0.0},
     "fit": {"steps": 3},
     "tune": {"steps": 2},

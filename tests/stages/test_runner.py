@@ -16,7 +16,7 @@ from PIL import Image
 
 from pmv.artifacts import file_hash
 from pmv.errors import InputError
-from stages.config import RunConfig, load_config, plain, preset_names, read_yaml, reload_config, resolve
+from stages.config import GeneratorConfig, RunConfig, load_config, plain, preset_names, read_yaml, resolve
 from stages.folder import RunFolder, Sources
 from stages.runner import Runner, stage_seed
 from stages.table import TABLE, origins
@@ -271,7 +271,7 @@ def test_a_broken_table_fails_before_any_work(run: Path):
 
 def test_base_config_and_dataclasses_agree():
     blocks = read_yaml(ROOT / "configs" / "base.yaml")
-    classes = {"run": RunConfig, **{stage.name: stage.config for stage in TABLE}}
+    classes = {"run": RunConfig, "generator": GeneratorConfig, **{stage.name: stage.config for stage in TABLE}}
     assert list(blocks) == list(classes)
     for name, cls in classes.items():
         assert list(blocks[name]) == [field.name for field in fields(cls)], name
@@ -311,7 +311,7 @@ def test_presets_resolve_and_differ_from_base():
 def test_a_resolved_config_reads_back(tmp_path: Path):
     config = load_config(TABLE, ["demo"], ["tune.steps=7", "coarse.groups=[decoder, backbone]"])
     (tmp_path / "config.yaml").write_text(config.as_yaml())
-    assert reload_config(TABLE, tmp_path / "config.yaml") == config
+    assert load_config(TABLE, path=tmp_path / "config.yaml") == config
     assert config.stages["tune"].steps == 7 and config.stages["coarse"].groups == ("decoder", "backbone")
 
 

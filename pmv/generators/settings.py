@@ -1,0 +1,47 @@
+"""A generator with other cameras, depth range or background than its checkpoint says: the one place to change them."""
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from pmv.errors import InputError
+
+_POSITIVE = ("radius", "focal", "near")
+
+
+def with_settings(generator: Any, settings: Mapping[str, Any]) -> Any:
+    """The generator, sharing its weights, with some numbers of its specification changed.
+
+    Args:
+        generator: any that has a `spec` (and, where it renders by it, a `config`), see `pmv.generators.base`.
+        settings: names of `GeneratorSpec`'s attributes → values; None leaves what the checkpoint says. Angles
+            (`conditioning_yaw`, `conditioning_pitch`) are in degrees.
+
+    Raises:
+        InputError: a number that no camera can have.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    for name in ("conditioning_yaw", "conditioning_pitch"):
+        if name in given:
+            given[name] = math.radians(given[name])
+    if "pivot" in given:
+        given["pivot"] = tuple(given["pivot"])
+    for name in _POSITIVE:
+        if given.get(name, 1.0) <= 0:
+            raise InputError(f"generator.{name}: must be positive, not {given[name]:g}")
+    changes = {
+        holder: {f.name: given[f.name] for f in fields(getattr(generator, holder)) if f.name in given}
+        for holder in ("spec", "config")
+        if is_dataclass(getattr(generator, holder, None))
+    }
+    if not any(changes.values()):
+        return generator
+    changed = copy.copy(generator)
+    for holder, values in changes.items():
+        setattr(changed, holder, replace(getattr(generator, holder), **values))
+    near, far = changed.spec.near, changed.spec.far
+    if near is not None and far is not None and near >= far:
+        raise InputError(f"generator.near: {near:g} must be smaller than generator.far, {far:g}")
+    return changed
