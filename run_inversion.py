@@ -26,21 +26,54 @@ def cli() -> None:
     """One portrait to a 3D head."""
 
 
-@cli.command(context_settings={"help_option_names": ["-h", "--help"]})
+_EDIT_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "edit": ("The photo, or the run's picture of it, retouched: what differs is taken over.", {"type": FILE}),
+    "paint_mask": ("For the --edit before it: white is taken over, instead of what differs.", {"type": FILE}),
+    "overlay": ("A picture, such as a logo, to lay on the portrait; --at and --size follow.", {"type": FILE}),
+    "at": ("Its middle, in fractions of the aligned picture from the top left.", {"metavar": "X,Y"}),
+    "size": ("Its width, as a fraction of the aligned picture's.", {"metavar": "S"}),
+    "rotate": ("Degrees, clockwise. [default: 0]", {"metavar": "DEGREES"}),
+    "blend": ("normal, multiply, screen or overlay. [default: normal]", {"metavar": "MODE"}),
+    "opacity": ("Above 0, up to 1. [default: 1]", {"metavar": "O"}),
+    "follow_surface": ("Draw it on the head's surface, so that it bends with it.", {"is_flag": True}),
+}
+"""What begins an edit, and what belongs to the edit before it: (help, how click reads it)."""
+
+
+class _EditCommand(click.Command):
+    """Takes edits: options that may be repeated and whose order counts, which it leaves in ``context.meta``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, (text, kind) in _EDIT_OPTIONS.items():
+            option = click.Option([f"--{name.replace('_', '-')}"], multiple=True, help=text, expose_value=False, **kind)
+            self.params.append(option)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        found, _, order = self.make_parser(ctx).parse_args(list(args))
+        values = {name: iter(found.get(name) or ()) for name in _EDIT_OPTIONS}
+        ctx.meta["pmv.edits"] = [(p.name, next(values[p.name])) for p in order if p.name in _EDIT_OPTIONS]
+        return super().parse_args(ctx, args)
+
+
+@cli.command(cls=_EditCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("image", required=False, type=FILE)
 @click.option("--preset", "presets", multiple=True, help="demo, fidelity, hfgi3d, or a .yaml file; may be repeated.")
 @click.option("--out", type=FILE, help="Folder of the run. [default: runs/IMAGE-TIME]")
 @click.option("--generator", help="'heads' (ships with pmv), or the path of a checkpoint (.pkl, .safetensors).")
 @click.option("--camera", type=FILE, help="EG3D dataset.json, .npy of 25 floats, transforms.json or COLMAP folder.")
 @click.option("--mask", type=FILE, help="Foreground mask, white = head. [default: alpha, or found]")
-@click.option("--edit", type=FILE, help="The photo, retouched: the difference is taken over into 3D.")
+@click.option("--ood-mask", type=FILE, help="White = what the generator cannot draw. [default: found by latent]")
 @click.option("--seed", type=int, help="Seed of every random number.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to compute.")
 @click.option("--set", "settings", multiple=True, metavar="STAGE.KEY=VALUE", help="Change one value of the config.")
 @click.option("--resume", type=FILE, metavar="RUN", help="Go on with this run: only what changed runs again.")
 @click.option("--from", "first", metavar="STAGE", help="Run this stage and all after it again.")
 @click.option("--until", metavar="STAGE", help="Stop after this stage.")
+@click.option("--clear-edits", is_flag=True, help="With --resume: take back the run's edits first.")
+@click.pass_context
 def invert(
+    context: click.Context,
     image: Path | None,
     presets: Sequence[str],
     out: Path | None,
@@ -51,13 +84,20 @@ def invert(
     generator: str | None,
     seed: int | None,
     device: str | None,
+    clear_edits: bool,
     **given: Path | None,
 ) -> None:
-    """Turn the portrait IMAGE into a 3D head, or --resume RUN. Prints the folder of the run."""
+    """Turn the portrait IMAGE into a 3D head, or --resume RUN. Prints the folder of the run.
+
+    Edits (--edit, --overlay) stack in their order, in a resumed run on top of its own; what belongs to one follows it.
+    """
     if (image is None) == (resume is None):
         raise click.UsageError("give either an IMAGE or --resume RUN")
     if resume is not None and out is not None:
         raise click.UsageError("--out names a new run; --resume goes on in the folder it names")
+    if clear_edits and resume is None:
+        raise click.UsageError("--clear-edits takes back the edits of a run; give --resume RUN")
+    from stages.edit_list import group_options
     from stages.invert import Request, invert
 
     values = {"run.generator": generator, "run.seed": seed, "run.device": device}
@@ -67,6 +107,8 @@ def invert(
         first=first,
         until=until,
         command=shlex.join(sys.argv),
+        edits=group_options(context.meta["pmv.edits"]),
+        clear_edits=clear_edits,
         **given,
     )
     _log_to_stderr()

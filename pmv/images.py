@@ -64,8 +64,11 @@ def read_image(path: str | Path) -> tuple[Tensor, Tensor | None]:
     return pixels[:, :3] * 2 - 1, alpha
 
 
-def read_mask(path: str | Path) -> Tensor:
+def read_mask(path: str | Path, any_extent: bool = False) -> Tensor:
     """Read a mask: its alpha channel if that says anything, else its brightness. White (or opaque) = inside.
+
+    Args:
+        any_extent: an empty mask, and one that covers everything, mean something too.
 
     Returns:
         ``[1,1,H,W]`` in [0,1].
@@ -75,10 +78,12 @@ def read_mask(path: str | Path) -> Tensor:
     """
     image, alpha = read_image(path)
     mask = alpha if alpha is not None else (image.mean(1, keepdim=True) + 1) / 2
+    if any_extent:
+        return mask
     if mask.max() < 0.5:
-        raise InputError(f"{path}: the mask is empty; paint the foreground white")
+        raise InputError(f"{path}: the mask is empty; paint what it marks white")
     if mask.min() > 0.5:
-        raise InputError(f"{path}: the mask covers the whole picture; paint the background black")
+        raise InputError(f"{path}: the mask covers the whole picture; paint the rest black")
     return mask
 
 

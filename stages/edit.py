@@ -4,25 +4,35 @@ The latent and the coarse generator take the unedited picture, so an edit on a f
 they are: an edit is out of the generator's distribution by definition, and a latent that chases it bends the face.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
 
+from pmv.camera import Camera
 from pmv.errors import InputError
 from pmv.images import resize
-from pmv.masks import dilate, feather
+from pmv.masks import SOLID, dilate, feather
+from pmv.overlay import draw_overlay
 from stages.context import Context
+from stages.edit_list import LoadedEdit
 
 
 @dataclass(frozen=True)
 class EditInputs:
-    """photo [1,3,H,W]; photo_edit [1,3,h,w] or None; original [1,3,S,S], the aligned picture without edits."""
+    """photo [1,3,H,W]; photo_edits: laid over one another in their order; original [1,3,S,S], the aligned picture
+    without edits; foreground [1,1,S,S]; camera: 1; input_depth, input_alpha [1,1,D,D] of the coarse geometry."""
 
     photo: Tensor
-    photo_edit: Tensor | None
+    photo_edits: tuple[LoadedEdit, ...]
     original: Tensor
+    foreground: Tensor
+    camera: Camera
+    input_depth: Tensor
+    input_alpha: Tensor
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class EditConfig:
     """Knobs of the edit stage.
 
     Attributes:
-        threshold: smallest difference from the photo, image units [-1,1], that counts as an edit.
+        threshold: smallest difference, image units [-1,1], that counts as an edit.
         margin: how far the edit mask reaches beyond the difference, as a fraction of the image width.
     """
 
@@ -40,54 +50,103 @@ class EditConfig:
 
 @dataclass(frozen=True)
 class EditOutputs:
-    """image [1,3,S,S] with the edit; edit_mask [1,1,S,S] in [0,1]."""
+    """image [1,3,S,S] with the edits; edit_mask [1,1,S,S] in [0,1]; edited: the part of the head that is edited."""
 
     image: Tensor
     edit_mask: Tensor
+    edited: float
 
 
 def run(inputs: EditInputs, config: EditConfig, context: Context) -> EditOutputs:
     """See the dataclasses for shapes.
 
     Raises:
-        InputError: the edit has neither the photo's size nor the aligned picture's.
+        InputError: an edit has neither the photo's size nor the aligned picture's, or an overlay misses the head.
     """
-    original, size = inputs.original, inputs.original.shape[-1]
-    image, edit_mask = original, torch.zeros_like(original[:, :1])
-    if inputs.photo_edit is not None:
-        height, width = inputs.photo.shape[-2:]
-        shape = tuple(inputs.photo_edit.shape[-2:])
-        if shape not in ((height, width), (size, size)):
-            sizes = " or ".join(f"{w}×{h}" for h, w in dict.fromkeys([(height, width), (size, size)]))
-            raise InputError(f"the edit is {shape[1]}×{shape[0]} pixels; make it {sizes}, the same frame as the photo")
-        image, edit_mask = apply_edit(resize(inputs.photo_edit, size), resize(inputs.photo, size), original, config)
-    context.record(edited=float(edit_mask.mean()))
+    image, edit_mask = inputs.original, torch.zeros_like(inputs.foreground)
+    with context.progress(len(inputs.photo_edits), "edit") as bar:
+        for edit in inputs.photo_edits:
+            image, mask = (_lay if edit.placement else _retouch)(edit, image, inputs, config)
+            edit_mask = torch.maximum(edit_mask, mask)
+            bar.update(1)
+    edited = float((edit_mask * inputs.foreground).sum() / inputs.foreground.sum().clamp_min(1e-6))
     context.preview("image", image)
     context.preview("edit_mask", edit_mask)
-    return EditOutputs(image, edit_mask)
+    return EditOutputs(image, edit_mask, edited)
 
 
-def apply_edit(edit: Tensor, photo: Tensor, original: Tensor, config: EditConfig) -> tuple[Tensor, Tensor]:
-    """Take over what was retouched, and nothing else.
-
-    A user may retouch the photo or the aligned picture of it (on the generator's background): the edit is
-    compared with the one it differs from in fewer pixels.
+def check_frame(edit: LoadedEdit, photo_shape: Sequence[int], size: int) -> None:
+    """Refuse a retouched picture, or its paint mask, that has neither the photo's size nor the aligned picture's.
 
     Args:
-        edit, photo, original: [1,3,S,S].
+        photo_shape: (H, W) of the photo.
+        size: S of the aligned picture.
 
-    Returns:
-        the original with the edit in [1,3,S,S]; the edit mask [1,1,S,S] in [0,1], which reaches a little beyond the
-        edit and falls off softly.
+    Raises:
+        InputError: names the file and the sizes that it may have.
     """
-    changes = [((edit - base).abs().amax(1, keepdim=True) > config.threshold).float() for base in (photo, original)]
-    changed = min(changes, key=lambda mask: float(mask.mean()))
-    if not changed.any():
-        return original, torch.zeros_like(changed)
+    if edit.placement is not None:
+        return
+    allowed = dict.fromkeys([tuple(photo_shape), (size, size)])
+    for what, tensor in (("edit", edit.picture), ("paint mask of the edit", edit.mask)):
+        if tensor is not None and tuple(tensor.shape[-2:]) not in allowed:
+            height, width = tensor.shape[-2:]
+            sizes = " or ".join(f"{w}×{h}" for h, w in allowed)
+            raise InputError(
+                f"the {what} {edit.name} is {width}×{height} pixels; make it {sizes}, the same frame as the photo or "
+                "the run's picture of it"
+            )
+
+
+def _aligned(picture: Tensor, inputs: EditInputs) -> Tensor:
+    """A picture or mask [1,C,h,w] in the photo's frame or the aligned one, in the aligned one [1,C,S,S]."""
+    return resize(picture, inputs.original.shape[-1])
+
+
+def _lay(edit: LoadedEdit, image: Tensor, inputs: EditInputs, config: EditConfig) -> tuple[Tensor, Tensor]:
+    """An overlay on the picture so far: that [1,3,S,S], and the edit's mask [1,1,S,S]."""
+    assert edit.placement is not None
+    try:
+        result, cover = draw_overlay(
+            image,
+            edit.picture,
+            edit.alpha,
+            edit.placement,
+            inputs.input_depth,
+            inputs.input_alpha > SOLID,
+            inputs.camera,
+        )
+    except InputError as error:
+        raise InputError(f"the overlay {edit.name}: {error}") from error
+    if not ((cover > 0.05) & (inputs.foreground > SOLID)).any():
+        x, y = edit.placement.at
+        raise InputError(f"the overlay {edit.name} at {x:g},{y:g} does not touch the head; move it or make it larger")
+    return result, _soft((cover > 0.02).float(), config)
+
+
+def _retouch(edit: LoadedEdit, image: Tensor, inputs: EditInputs, config: EditConfig) -> tuple[Tensor, Tensor]:
+    """What was retouched on the picture so far, and nothing else: that [1,3,S,S], and the edit's mask [1,1,S,S].
+
+    A user may have retouched the photo, the aligned picture of it (on the generator's background), or that with earlier
+    edits: the edit is compared with the one from which it differs in fewest pixels. A transparent one lies over the
+    picture so far.
+    """
+    check_frame(edit, inputs.photo.shape[-2:], image.shape[-1])
+    picture = _aligned(edit.picture, inputs)
+    if edit.alpha is not None:
+        picture = torch.lerp(image, picture, _aligned(edit.alpha, inputs).clamp(0, 1))
+    if edit.mask is not None:
+        mask = _aligned(edit.mask, inputs).clamp(0, 1)
+        return torch.lerp(image, picture, mask), mask
+    bases = (_aligned(inputs.photo, inputs), inputs.original, image)
+    changes = [(picture - base).abs().amax(1, keepdim=True) > config.threshold for base in bases]
+    changed = min(changes, key=lambda mask: int(mask.sum()))
     # a single pixel is noise of the file format
-    kept = ndimage.binary_opening(changed[0, 0].cpu().numpy() > 0.5, torch.ones(2, 2).numpy())
-    changed = torch.as_tensor(kept).float()[None, None].to(edit.device)
-    if not changed.any():
-        return original, torch.zeros_like(changed)
-    mask = feather(dilate(changed, 2 * config.margin), config.margin)
-    return torch.lerp(original, edit, mask), mask
+    kept = ndimage.binary_opening(changed[0, 0].cpu().numpy(), np.ones((2, 2)))
+    mask = _soft(torch.as_tensor(kept).float()[None, None].to(image.device), config)
+    return torch.lerp(image, picture, mask), mask
+
+
+def _soft(changed: Tensor, config: EditConfig) -> Tensor:
+    """A binary mask [1,1,S,S] grown by the margin, beyond which it falls off over another."""
+    return feather(dilate(changed, 2 * config.margin), config.margin) if changed.any() else changed

@@ -10,32 +10,35 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from pmv.artifacts import Packed, copy_file, file_hash, fsync_folder, read_json, save_packed, write_json, write_text
+from pmv.artifacts import Packed, file_hash, fsync_folder, read_json, save_packed, value_hash, write_json, write_text
 from pmv.camera import Camera
-from pmv.errors import InputError
-from pmv.images import read_image, read_mask, resize
+from pmv.errors import InputError, PmvError
+from pmv.images import read_image, read_mask
+from stages.edit_list import Edit, edit_files, load_edits, save_edits
 from stages.table import Stage
 
 OUTPUTS = "outputs.safetensors"
 RECORD = "stage.json"
 
+_FILES = ("photo", "mask", "ood_mask")
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What the user gives: paths of the photo and, optionally, of its mask, camera and retouched version."""
+    """What the user gives: paths of the photo and, optionally, of its mask, its camera, a mask of what the generator
+    cannot draw, and edits.
+    """
 
     photo: Path
     mask: Path | None = None
     camera: Path | None = None
-    edit: Path | None = None
+    ood_mask: Path | None = None
+    edits: tuple[Edit, ...] = ()
     name: str | None = None
 
     @property
@@ -48,8 +51,8 @@ class Sources:
 
         Returns:
             photo ``[1,3,H,W]``; photo_mask ``[1,1,H,W]`` or None (the photo's alpha stands in for a missing mask);
-            photo_camera: one `Camera` or None; photo_edit ``[1,3,h,w]`` or None, with a transparent edit laid over
-            the photo.
+            photo_camera: one `Camera` or None; photo_ood_mask ``[1,1,h,w]`` or None; photo_edits: a tuple of
+            `LoadedEdit`.
 
         Raises:
             InputError: a file is missing, damaged or holds something else.
@@ -60,7 +63,8 @@ class Sources:
             "photo": photo,
             "photo_mask": mask,
             "photo_camera": self.read_camera(),
-            "photo_edit": self._read_edit(photo),
+            "photo_ood_mask": read_mask(self.ood_mask, any_extent=True) if self.ood_mask else None,
+            "photo_edits": tuple(edit.read() for edit in self.edits),
         }
 
     def read_camera(self) -> Camera | None:
@@ -72,14 +76,14 @@ class Sources:
             raise InputError(f"{self.camera}: holds {len(camera)} cameras without names; give a file with one")
         return camera
 
-    def _read_edit(self, photo: Tensor) -> Tensor | None:
-        if self.edit is None:
-            return None
-        edit, alpha = read_image(self.edit)
-        if alpha is None:
-            return edit
-        height, width = edit.shape[-2:]
-        return alpha * edit + (1 - alpha) * resize(photo, (height, width))
+
+def _set_aside(path: Path) -> Path:
+    """Rename a user's file so that it is no longer found: ``edit.png`` → ``edit.png.cleared``."""
+    number, target = 1, path.with_name(path.name + ".cleared")
+    while target.exists():
+        number += 1
+        target = path.with_name(f"{path.name}.cleared-{number}")
+    return path.rename(target)
 
 
 class RunFolder:
@@ -160,65 +164,96 @@ class RunFolder:
         temporary = self / ".tmp-source"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        for kind in ("photo", "mask", "edit"):
+        for kind in _FILES:
             path: Path | None = getattr(sources, kind)
             if path is not None:
                 shutil.copyfile(path, temporary / (kind + (path.suffix.lower() or ".image")))
         camera = sources.read_camera()
         if camera is not None:
             camera.save(temporary / "camera.json", image_names=[sources.photo_name])
+        save_edits(sources.edits, temporary)
         write_json(temporary / "names.json", {"photo": sources.photo_name})
         self._swap_in(temporary, self / "source")
 
-    def update_sources(self, mask: Path | None = None, camera: Path | None = None, edit: Path | None = None) -> None:
-        """Replace what is given in a run that exists. An edit replaces the one that was dropped into the stage's
-        folder.
-        """
-        dropped = self._dropped_edit()
-        if edit is not None and dropped is not None:
-            target = dropped.with_suffix(edit.suffix.lower())
-            if not (target.exists() and target.samefile(edit)):
-                copy_file(edit, target)
-            if target != dropped:
-                dropped.unlink()
-            edit = None
-        given = {k: v for k, v in {"mask": mask, "camera": camera, "edit": edit}.items() if v is not None}
+    def sources_with(self, edits: Sequence[Edit], clear: bool = False, **paths: Path | None) -> Sources:
+        """What `sources` will be after `update_sources` and `changed_edits`; nothing is written."""
+        given = self._given(with_edits=False) if clear else self.sources()
+        given = replace(given, **{name: path for name, path in paths.items() if path is not None})
+        return replace(given, edits=given.edits + tuple(edits))
+
+    def update_sources(self, **paths: Path | None) -> None:
+        """Replace what is given (`mask`, `camera`, `ood_mask`) in a run that exists."""
+        given = {name: path for name, path in paths.items() if path is not None}
         if given:
             self.write_sources(replace(self._given(), **given))
 
-    def _given(self) -> Sources:
+    @contextmanager
+    def changed_edits(self, edits: Sequence[Edit], clear: bool = False) -> Iterator[None]:
+        """Put edits on top of the run's own, for good unless the block raises `PmvError`: then they are as before.
+
+        Args:
+            edits: what to add.
+            clear: take back all earlier ones first; a picture that was dropped into the first stage's folder is kept
+                there under another name.
+        """
+        if not edits and not clear:
+            yield
+            return
+        folder = self / "source"
+        before = {path: path.read_bytes() for path in edit_files(folder)}
+        aside = [(path, _set_aside(path)) for path in self._dropped() if path] if clear else []
+        try:
+            given = self._given(with_edits=not clear)
+            self.write_sources(replace(given, edits=given.edits + tuple(edits)))
+            yield
+        except PmvError:
+            for path in edit_files(folder):
+                path.unlink()
+            for path, content in before.items():
+                path.write_bytes(content)
+            for path, other in aside:
+                other.rename(path)
+            raise
+
+    def _given(self, with_edits: bool = True) -> Sources:
         folder = self / "source"
         found: dict[str, Path] = {}
-        for kind in ("photo", "mask", "camera", "edit"):
+        for kind in (*_FILES, "camera"):
             if path := next(iter(sorted(folder.glob(f"{kind}.*"))), None):
                 found[kind] = path
         if "photo" not in found:
             raise InputError(f"{folder}: the photo is gone; start a new run")
-        return Sources(**found, name=read_json(folder / "names.json")["photo"])
+        name = read_json(folder / "names.json")["photo"]
+        return Sources(**found, edits=tuple(load_edits(folder)) if with_edits else (), name=name)
 
-    def _dropped_edit(self) -> Path | None:
-        """The ``edit.png`` that a user put beside the outputs of the stage that takes it."""
-        for stage in self.table:
-            if any(field.name == "photo_edit" for field in fields(stage.inputs)):
-                found = [p for p in sorted((self / stage.folder).glob("edit.*")) if p.suffix.lower() in _IMAGE_SUFFIXES]
-                if len(found) > 1:
-                    raise InputError(f"{found[0]} and {found[1].name}: keep only one edit")
-                return found[0] if found else None
-        return None
+    def _dropped(self) -> tuple[Path | None, Path | None]:
+        """The ``edit.png`` and the ``paint_mask.png`` that a user put beside the first stage's outputs."""
+        first: list[Path | None] = []
+        for stem in ("edit", "paint_mask"):
+            found = sorted((self / self.table[0].folder).glob(f"{stem}.*"))
+            found = [path for path in found if path.suffix.lower() in _IMAGE_SUFFIXES]
+            if len(found) > 1:
+                raise InputError(f"{found[0]} and {found[1].name}: keep only one of them")
+            first.append(found[0] if found else None)
+        edit, mask = first
+        if mask is not None and edit is None:
+            raise InputError(f"{mask}: lies there without an edit; add edit.png beside it")
+        return edit, mask
 
     def sources(self) -> Sources:
-        """The run's copies; an ``edit.png`` dropped beside the first stage's outputs wins over the one given at the
-        start.
-        """
+        """The run's copies; an ``edit.png`` dropped beside the first stage's outputs lies on top of the other edits."""
         given = self._given()
-        return replace(given, edit=self._dropped_edit() or given.edit)
+        edit, mask = self._dropped()
+        return replace(given, edits=(*given.edits, Edit(edit, mask))) if edit else given
 
     def source_hashes(self) -> dict[str, str]:
         """Content hash of each source of the table."""
         sources = self.sources()
-        names = {"photo": "photo", "photo_mask": "mask", "photo_camera": "camera", "photo_edit": "edit"}
+        names = {"photo": "photo", "photo_mask": "mask", "photo_camera": "camera", "photo_ood_mask": "ood_mask"}
         paths = {source: getattr(sources, name) for source, name in names.items()}
-        return {source: file_hash(path) if path else "none" for source, path in paths.items()}
+        hashes = {source: file_hash(path) if path else "none" for source, path in paths.items()}
+        edits = [edit.content() for edit in sources.edits]
+        return {**hashes, "photo_edits": value_hash(edits) if edits else "none"}
 
     # --- stages
 

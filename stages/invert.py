@@ -12,7 +12,10 @@ from pmv.generators import load_generator
 from pmv.manifest import manifest
 from stages.config import Config, load_config, read_yaml
 from stages.domain import AUTO, domain_layers
+from stages.edit import check_frame
+from stages.edit_list import Edit
 from stages.folder import RunFolder, Sources
+from stages.latent import check_ood_mask
 from stages.runner import Runner, pick_device
 from stages.table import TABLE, Stage, find
 
@@ -24,7 +27,9 @@ class Request:
     Args:
         presets, settings: laid over the base config (a new run) or over the run's own (resuming), see `stages.config`.
         first, until: see `Runner.run`.
-        mask, camera, edit: paths, see `Sources`.
+        mask, camera, ood_mask: paths, see `Sources`.
+        edits: laid over the photo, in a run that exists on top of its own.
+        clear_edits: take back the edits that a run has.
         command: the command line, kept in ``run.json``.
     """
 
@@ -34,7 +39,9 @@ class Request:
     until: str | None = None
     mask: Path | None = None
     camera: Path | None = None
-    edit: Path | None = None
+    ood_mask: Path | None = None
+    edits: Sequence[Edit] = ()
+    clear_edits: bool = False
     command: str = ""
 
 
@@ -65,17 +72,20 @@ def invert(
         folder.require_run()
         config, generator = _configure(request, table, generator, folder / "config.yaml")
         runner = Runner(folder, config, request.command, generator)
+        paths = {"mask": request.mask, "camera": request.camera, "ood_mask": request.ood_mask}
+        _check_sources(folder.sources_with(request.edits, request.clear_edits, **paths), runner)
         with folder.locked():
             folder.tidy()
-            folder.update_sources(request.mask, request.camera, request.edit)
-        runner.run(request.first, request.until)
+            folder.update_sources(**paths)
+        with folder.changed_edits(request.edits, request.clear_edits):
+            runner.run(request.first, request.until)
         return folder.path
     if image is None:
         raise InputError("nothing to invert: give an image, or a run to resume")
-    sources = Sources(image, request.mask, request.camera, request.edit)
-    sources.read()  # what cannot be read is told before anything is made
+    sources = Sources(image, request.mask, request.camera, request.ood_mask, tuple(request.edits))
     folder = RunFolder(out or Path("runs") / f"{image.stem}-{time.strftime('%Y%m%d-%H%M%S')}", table)
     _check_free(folder, image)
+    sources.read()  # what cannot be read is told before anything is made
     config, generator = _configure(request, table, generator)
     return _start(folder, sources, config, request, generator)
 
@@ -125,10 +135,25 @@ def _check_free(folder: RunFolder, image: Path) -> None:
             raise InputError(f"{folder.path}: holds something else than a run; give another --out")
 
 
+def _check_sources(sources: Sources, runner: Runner) -> None:
+    """InputError for what cannot be read, and for edits and masks of a wrong size, now instead of after the stages that
+    come before theirs.
+    """
+    values = sources.read()
+    if "prepare" not in runner.config.stages:
+        return
+    size = runner.config.stages["prepare"].resolution or runner.generator.spec.resolution
+    if values["photo_ood_mask"] is not None:
+        check_ood_mask(values["photo_ood_mask"], size)
+    for edit in values["photo_edits"]:
+        check_frame(edit, values["photo"].shape[-2:], size)
+
+
 def _start(folder: RunFolder, sources: Sources, config: Config, request: Request, generator: Any) -> Path:
     made_folder, is_new = not folder.path.exists(), not folder.is_run
     try:
         runner = Runner(folder, config, request.command, generator)
+        _check_sources(sources, runner)
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

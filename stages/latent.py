@@ -3,7 +3,7 @@
 W+ optimisation from the mean latent with noise that fades (StyleGAN2's projector, arXiv:1912.04958 §5.3; HFGI3D's
 schedule), with three additions that each can be switched off: the camera is refined together with the latent; the
 silhouette is fitted through alpha; and what the generator cannot draw (the *difference mask*: tattoos, hands, glasses)
-stops pulling at the latent.
+stops pulling at the latent and, in the next stage, at the geometry. The user may know better and say it with a mask.
 """
 
 from dataclasses import dataclass
@@ -13,19 +13,23 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from pmv.camera import Camera
+from pmv.errors import InputError
 from pmv.images import resize
 from pmv.losses import masked_l2, noise_regulariser, w_distance
+from pmv.masks import erode
 from pmv.optimise import ramped_rate, set_rate
 from stages.context import Context
 
 
 @dataclass(frozen=True)
 class LatentInputs:
-    """original [1,3,S,S] without edits; foreground [1,1,S,S]; initial_camera: batch of 1."""
+    """original [1,3,S,S] without edits; foreground [1,1,S,S]; initial_camera: batch of 1; photo_ood_mask
+    [1,1,S,S] in [0,1], 1 = out of distribution, or None = find it."""
 
     original: Tensor
     foreground: Tensor
     initial_camera: Camera
+    photo_ood_mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class LatentConfig:
         camera_prior_degrees: the camera's turn is penalised as a Gaussian of this standard deviation.
         camera_prior_shift: as above for its shift, in world units.
         camera_weight: of that penalty.
-        difference_from: part of the steps after which pixels that cannot be fitted are left out; 1 = never.
+        difference_from: part of the steps after which pixels that cannot be fitted are left out; 1 = never. A user's
+            mask holds from the first step.
         difference_threshold: smallest smoothed absolute difference, image units [-1,1], that counts as out of
             distribution.
         difference_most: at most this part of the foreground is taken as out of distribution.
@@ -81,12 +86,13 @@ class LatentConfig:
 @dataclass(frozen=True)
 class LatentOutputs:
     """pivot_w [1,num_ws,w_dim]; noise: name → [R,R]; camera: refined, batch of 1; difference_mask [1,1,S,S], 1 = out
-    of distribution."""
+    of distribution; out_of_distribution: that part of the head."""
 
     pivot_w: Tensor
     noise: dict[str, Tensor]
     camera: Camera
     difference_mask: Tensor
+    out_of_distribution: float
 
 
 def adjust_camera(camera: Camera, turn: Tensor, shift: Tensor, pivot: tuple[float, float, float]) -> Camera:
@@ -129,10 +135,40 @@ def find_difference(render: Tensor, image: Tensor, foreground: Tensor, threshold
     return ((difference > level) & inside).float()
 
 
+def check_ood_mask(mask: Tensor, size: int) -> None:
+    """Refuse a mask [1,1,h,w] that is not in the frame of the aligned picture, or that leaves nothing to fit.
+
+    Args:
+        size: S of the aligned picture.
+
+    Raises:
+        InputError: says how to mend it.
+    """
+    height, width = mask.shape[-2:]
+    if (height, width) != (size, size):
+        raise InputError(
+            f"the --ood-mask is {width}×{height} pixels; make it {size}×{size}, painted over the run's "
+            "02_latent/out_of_distribution.png"
+        )
+    if mask.min() > 0.5:
+        raise InputError("the --ood-mask covers the whole picture; paint white only what the generator cannot draw")
+
+
+def show_difference(image: Tensor, difference: Tensor) -> Tensor:
+    """An image [1,3,S,S] in which what is out of distribution, a mask [1,1,S,S], is tinted and outlined in magenta."""
+    magenta = image.new_tensor([1.0, -1.0, 1.0])[:, None, None]
+    tinted = torch.lerp(image, magenta, 0.35 * difference)
+    outline = difference - erode(difference, 1.5 / image.shape[-1])
+    return torch.lerp(tinted, magenta, outline)
+
+
 def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentOutputs:
     """Fits w (and noise and camera) to the input view; see the module's docstring and `LatentConfig`."""
     generator, spec = context.generator, context.generator.spec
     image, size = inputs.original, inputs.original.shape[-1]
+    given = inputs.photo_ood_mask
+    if given is not None:
+        check_ood_mask(given, size)
     mean = generator.mean_w(config.mean_samples)
     spread = generator.w_std(config.mean_samples) / spec.w_dim**0.5
     shared = torch.zeros_like(mean[:, :1]).requires_grad_(True)
@@ -150,8 +186,9 @@ def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentO
         # turn in radians and shift in world units are both small numbers: a hundredth of w's rate is right for them
         groups.append({"params": [turn, shift], "lr": config.learning_rate * config.camera_rate * 0.1})
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.999))
-    keep = torch.ones_like(inputs.foreground)
-    difference = torch.zeros_like(inputs.foreground)
+    difference = torch.zeros_like(inputs.foreground) if given is None else (given > 0.5).float()
+    keep = 1.0 - difference
+    looks = config.difference_from < 1 and given is None
     camera = inputs.initial_camera
     with context.progress(config.steps, "latent") as bar:
         for step in range(config.steps):
@@ -184,7 +221,7 @@ def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentO
                 with torch.no_grad():
                     for value in noise.values():
                         value.sub_(value.mean()).mul_(value.square().mean().rsqrt())
-            if config.difference_from < 1 and step == int(config.steps * config.difference_from):
+            if looks and step == int(config.steps * config.difference_from):
                 difference = find_difference(
                     view.detach(), image, inputs.foreground, config.difference_threshold, config.difference_most
                 )
@@ -198,10 +235,13 @@ def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentO
         camera = adjust_camera(inputs.initial_camera, turn, shift, spec.pivot)
         noise = {name: value.detach() for name, value in noise.items()}
         view = resize(generator.render(generator.planes(pivot, noise), pivot, camera).image, size)
-        if config.difference_from < 1:
+        if looks:
             difference = find_difference(
                 view, image, inputs.foreground, config.difference_threshold, config.difference_most
             )
     context.preview("pivot", view)
     context.preview("difference_mask", difference)
-    return LatentOutputs(pivot, noise, camera, difference)
+    context.preview("out_of_distribution", show_difference(image, difference))
+    inside = inputs.foreground > 0.5
+    part = float(difference[inside].mean()) if inside.any() else 0.0
+    return LatentOutputs(pivot, noise, camera, difference, part)

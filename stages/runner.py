@@ -225,7 +225,7 @@ class Runner:
             sources = self.folder.sources().read()
             for name in names:
                 if self.origins[name] == "source":
-                    values[name] = sources[name].to(self.device) if sources[name] is not None else None
+                    values[name] = _moved(sources[name], self.device)
         for other in self.table:
             wanted = [name for name in names if self.origins[name] == other.name]
             if wanted:
@@ -298,7 +298,7 @@ class Runner:
             "python": platform.python_version(),
             "packages": {name: metadata.version(name) for name in _PACKAGES} | {"opencv": cv2.__version__},
             "platform": platform.platform(),
-            "cpu": _cpu_name(),
+            "cpu": cpu_name(),
             "cpu_cores": os.cpu_count(),
             "torch_threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if cuda else None,
@@ -338,7 +338,15 @@ class Runner:
             handler.close()
 
 
-def _cpu_name() -> str:
+def _moved(value: Any, device: torch.device) -> Any:
+    """A source, None or a tuple of sources on a device."""
+    if isinstance(value, tuple):
+        return tuple(_moved(item, device) for item in value)
+    return None if value is None else value.to(device)
+
+
+def cpu_name() -> str:
+    """The processor's model, as the system calls it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pmv.errors import InputError
 
-SOURCES: tuple[str, ...] = ("photo", "photo_mask", "photo_camera", "photo_edit")
+SOURCES: tuple[str, ...] = ("photo", "photo_mask", "photo_camera", "photo_ood_mask", "photo_edits")
 """What the runner reads from disk, before any stage."""
 
 

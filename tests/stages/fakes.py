@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pmv.camera import Camera
 from stages.config import Config, GeneratorConfig, resolve
+from stages.edit_list import LoadedEdit
 from stages.folder import RunFolder
 from stages.runner import Runner
 from stages.table import Stage
@@ -45,7 +46,7 @@ def _begin(name: str, context: Any) -> None:
 @dataclass(frozen=True)
 class DrawInputs:
     photo: Tensor
-    photo_edit: Tensor | None
+    photo_edits: tuple[LoadedEdit, ...]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class DrawOutputs:
 def draw(inputs: DrawInputs, config: DrawConfig, context: Any) -> DrawOutputs:
     _begin("draw", context)
     base = inputs.photo * config.gain
-    edit = inputs.photo_edit if inputs.photo_edit is not None else inputs.photo
+    edit = inputs.photo_edits[-1].picture if inputs.photo_edits else inputs.photo
     # the offset is a knob that changes nothing here, so that a stage can run again and give the same
     return DrawOutputs(edit * config.gain, base)
 

@@ -206,25 +206,7 @@ def test_sources_are_kept_replaced_and_refused(run: Path, tmp_path: Path, photo:
     folder.update_sources(camera=labels)
     values = folder.sources().read()
     assert values["photo_mask"].mean() == 0.25 and values["photo_camera"].labels()[0].tolist() == pytest.approx(label)
-    assert folder.source_hashes()["photo"] == file_hash(photo) and folder.source_hashes()["photo_edit"] == "none"
-    fakes.run(run)
-    for name, colour in (("edit.png", "red"), ("edit.jpg", "blue")):
-        Image.new("RGB", (8, 8), colour).save(tmp_path / name)
-    (run / "00_draw" / "edit.png").write_bytes((tmp_path / "edit.png").read_bytes())
-    folder.update_sources(edit=tmp_path / "edit.jpg")  # an edit given later takes the place of a dropped one
-    assert [path.name for path in (run / "00_draw").glob("edit.*")] == ["edit.jpg"]
-    (run / "00_draw" / "edit.png").touch()
-    with pytest.raises(InputError, match="only one edit"):
-        folder.sources()
-
-
-def test_a_transparent_edit_lies_over_the_photo(tmp_path: Path, photo: Path):
-    overlay = np.zeros((8, 8, 4), np.uint8)
-    overlay[2, 3] = (255, 0, 0, 255)
-    Image.fromarray(overlay).save(tmp_path / "edit.png")
-    values = Sources(photo, edit=tmp_path / "edit.png").read()
-    changed = (values["photo_edit"] - values["photo"]).abs().amax((0, 1)) > 0
-    assert changed.sum() == 1 and values["photo_edit"][0, :, 2, 3].tolist() == [1, -1, -1]
+    assert folder.source_hashes()["photo"] == file_hash(photo) and folder.source_hashes()["photo_edits"] == "none"
 
 
 def test_seeds_differ_between_stages_and_not_between_runs():

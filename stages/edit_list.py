@@ -1,0 +1,201 @@
+"""The edits of a run: from the command line, on disk in ``source/edits.yaml``, and read for the stage `edit`.
+
+Edits stack in the order in which they are given. The run keeps copies of their pictures and every number, so that it
+can be replayed without the originals, and so that further edits go on top.
+"""
+
+import math
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from pmv.artifacts import file_hash, write_text
+from pmv.errors import InputError
+from pmv.images import read_image, read_mask
+from pmv.overlay import Placement
+
+FILE = "edits.yaml"
+_NUMBERS = ("at", "size", "rotate", "blend", "opacity", "follow_surface")
+_FLAGS = {"at": "--at", "size": "--size", "rotate": "--rotate", "blend": "--blend", "opacity": "--opacity"}
+_FLAGS |= {"follow_surface": "--follow-surface", "paint_mask": "--paint-mask"}
+
+
+@dataclass(frozen=True)
+class LoadedEdit:
+    """One edit as tensors.
+
+    Attributes:
+        name: of its file, for messages.
+        picture: [1,3,h,w] in [-1,1]; alpha: [1,1,h,w] in [0,1] or None.
+        mask: [1,1,h,w] in [0,1], what of a retouched picture is taken over; None = what differs.
+        placement: of an overlay; None = a retouched picture.
+    """
+
+    name: str
+    picture: Tensor
+    alpha: Tensor | None = None
+    mask: Tensor | None = None
+    placement: Placement | None = None
+
+    def to(self, device: torch.device) -> "LoadedEdit":
+        """As `Tensor.to`, on all of it."""
+        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One edit as files and numbers.
+
+    Attributes:
+        picture: a retouched picture, or an overlay where there is a placement.
+        mask: of a retouched picture: white where it is taken over. None = where it differs.
+        placement: of an overlay.
+        name: the picture's file name where the user has it.
+    """
+
+    picture: Path
+    mask: Path | None = None
+    placement: Placement | None = None
+    name: str = ""
+
+    def read(self) -> LoadedEdit:
+        """InputError where a file is missing or damaged, or an overlay is transparent everywhere."""
+        picture, alpha = read_image(self.picture)
+        if self.placement is not None and alpha is not None and not alpha.any():
+            raise InputError(f"{self.picture}: is transparent everywhere; give an overlay with something on it")
+        mask = read_mask(self.mask) if self.mask else None
+        return LoadedEdit(self.name or self.picture.name, picture, alpha, mask, self.placement)
+
+    def content(self) -> list[Any]:
+        """What the edit is made of, as plain values to hash."""
+        numbers = asdict(self.placement) if self.placement else None
+        return [file_hash(self.picture), file_hash(self.mask) if self.mask else None, numbers]
+
+
+def group_options(options: Iterable[tuple[str, Any]]) -> list[Edit]:
+    """Edits from the command line's options in their order: what belongs to an edit follows it.
+
+    Args:
+        options: (name, value): "edit" and "overlay" begin an edit; "paint_mask" belongs to the edit before it; "at",
+            "size", "rotate", "blend", "opacity" and "follow_surface" to the overlay before them. Values are texts,
+            paths or, of a flag, True.
+
+    Raises:
+        InputError: an option without its edit, given twice for one, missing, or that is no number.
+    """
+    groups: list[tuple[str, Path, dict[str, Any]]] = []
+    for name, value in options:
+        if name in ("edit", "overlay"):
+            groups.append((name, Path(value), {}))
+            continue
+        owner = "edit" if name == "paint_mask" else "overlay"
+        if not groups or groups[-1][0] != owner:
+            raise InputError(f"{_FLAGS[name]} belongs to an --{owner}; write it after --{owner} FILE")
+        if name in groups[-1][2]:
+            raise InputError(f"--{owner} {groups[-1][1]}: {_FLAGS[name]} is given twice; give it once")
+        groups[-1][2][name] = value
+    edits = []
+    for kind, path, given in groups:
+        if kind == "edit":
+            edits.append(Edit(path, Path(mask) if (mask := given.get("paint_mask")) else None, name=path.name))
+        else:
+            edits.append(Edit(path, placement=_placement(given, f"--overlay {path}"), name=path.name))
+    return edits
+
+
+def _placement(given: dict[str, Any], where: str) -> Placement:
+    """A placement from texts or numbers; InputError begins with `where`."""
+    for name, example in (("at", "0.64,0.6"), ("size", "0.2")):
+        if name not in given:
+            raise InputError(f"{where}: lacks {name}; add {_FLAGS[name]} {example}, fractions of the aligned picture")
+    values = dict(given)
+    at = values["at"]
+    parts = at.replace(",", " ").split() if isinstance(at, str) else at if isinstance(at, list | tuple) else [at]
+    numbers = [_number(part) for part in parts]
+    if len(numbers) != 2 or None in numbers:
+        raise InputError(f"{where}: at is {at!r}; give two numbers, such as 0.64,0.6")
+    values["at"] = tuple(numbers)
+    for name in ("size", "rotate", "opacity"):
+        if name in values:
+            number = _number(values[name])
+            if number is None:
+                raise InputError(f"{where}: {name} is {values[name]!r}; give a number")
+            values[name] = number
+    try:
+        return Placement(**values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+# --- on disk
+
+
+def save_edits(edits: Sequence[Edit], folder: Path) -> None:
+    """Copy the pictures of edits into a folder and list them there; no edits leave nothing."""
+    rows = []
+    for number, edit in enumerate(edits, 1):
+        kind = "overlay" if edit.placement else "edit"
+        stem = f"{kind}-{number:02d}"
+        row: dict[str, Any] = {kind: _copy(edit.picture, folder, stem), "name": edit.name or edit.picture.name}
+        if edit.mask:
+            row["paint_mask"] = _copy(edit.mask, folder, f"{stem}-mask")
+        if edit.placement:
+            row |= {**asdict(edit.placement), "at": list(edit.placement.at)}
+        rows.append(row)
+    if rows:
+        write_text(folder / FILE, yaml.safe_dump(rows, sort_keys=False, allow_unicode=True))
+
+
+def _copy(path: Path, folder: Path, stem: str) -> str:
+    name = stem + (path.suffix.lower() or ".image")
+    shutil.copyfile(path, folder / name)
+    return name
+
+
+def edit_files(folder: Path) -> list[Path]:
+    """What `save_edits` has written into a folder."""
+    return sorted(p for p in folder.glob("*") if p.name == FILE or p.name.startswith(("edit-", "overlay-")))
+
+
+def load_edits(folder: Path) -> list[Edit]:
+    """The edits that a folder lists, none where it lists none.
+
+    Raises:
+        InputError: the list was damaged, or names files that are not there.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return []
+    try:
+        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not a readable list of edits ({' '.join(str(error).split())})") from error
+    edits = []
+    for row in rows if isinstance(rows, list) else [None]:
+        kind = "overlay" if isinstance(row, dict) and "overlay" in row else "edit"
+        numbers = _NUMBERS if kind == "overlay" else ("paint_mask",)
+        if not isinstance(row, dict) or kind not in row or not row.keys() <= {kind, "name", *numbers}:
+            raise InputError(f"{path}: a list of edits has rows with edit: FILE or overlay: FILE and their numbers")
+        picture, given = folder / str(row[kind]), {k: v for k, v in row.items() if k in numbers}
+        mask = folder / str(given["paint_mask"]) if "paint_mask" in given else None
+        for file in (picture, mask):
+            if file is not None and not file.is_file():
+                raise InputError(f"{file}: is gone, and {path.name} lists it; put it back or use --clear-edits")
+        placement = _placement(given, f"{path}: {row[kind]}") if kind == "overlay" else None
+        edits.append(Edit(picture, mask, placement, str(row.get("name", picture.name))))
+    return edits

@@ -1,0 +1,179 @@
+"""The edits of a run: from the command line to the run's folder and back."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fakes
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pmv.errors import InputError
+from pmv.overlay import Placement
+from stages.edit_list import Edit, group_options, load_edits, save_edits
+from stages.folder import RunFolder, Sources
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a picture of one colour."""
+
+    def write(name: str, colour: str = "red", size: tuple[int, int] = (8, 8)) -> Path:
+        Image.new("RGB", size, colour).save(tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def run(tmp_path: Path, picture: Callable[..., Path]) -> Path:
+    path = tmp_path / "run"
+    path.mkdir()
+    folder = RunFolder(path, fakes.TABLE)
+    folder.write_config(fakes.config().as_yaml())
+    folder.write_sources(Sources(picture("photo.png", "grey")))
+    return path
+
+
+def test_options_belong_to_the_edit_before_them():
+    options: list[tuple[str, Any]] = [
+        ("overlay", "a.png"),
+        ("at", "0.25, 0.5"),
+        ("size", "0.2"),
+        ("edit", Path("b.png")),
+        ("paint_mask", "m.png"),
+        ("overlay", "c.png"),
+        ("follow_surface", True),
+        ("size", "0.1"),
+        ("at", "0.1 0.2"),
+        ("rotate", "-30"),
+        ("blend", "multiply"),
+        ("opacity", "0.5"),
+    ]
+    first, second, third = group_options(options)
+    assert first == Edit(Path("a.png"), None, Placement((0.25, 0.5), 0.2), "a.png")
+    assert second == Edit(Path("b.png"), Path("m.png"), None, "b.png")
+    assert third.placement == Placement((0.1, 0.2), 0.1, -30.0, "multiply", 0.5, True)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("at=0.5,0.5", "--at belongs to an --overlay"),
+        ("paint_mask=m.png", "--paint-mask belongs to an --edit"),
+        ("edit=a.png size=1", "--size belongs to an --overlay"),
+        ("overlay=a.png at=.5,.5 size=.2 paint_mask=m.png", "--paint-mask belongs to an --edit"),
+        ("overlay=a.png size=0.2", "a.png: lacks at; add --at 0.64,0.6"),
+        ("overlay=a.png at=0.5,0.5", "a.png: lacks size"),
+        ("overlay=a.png at=0.5 size=1", "give two numbers"),
+        ("overlay=a.png at=0.5,here size=1", "give two numbers"),
+        ("overlay=a.png at=0.5,nan size=1", "give two numbers"),
+        ("overlay=a.png at=300,200 size=1", "a.png: the overlay's middle 300,200 lies outside"),
+        ("overlay=a.png at=.5,.5 size=0", "a.png: the overlay's size is 0"),
+        ("overlay=a.png at=.5,.5 size=-1", "size is -1"),
+        ("overlay=a.png at=.5,.5 size=big", "size is 'big'; give a number"),
+        ("overlay=a.png at=.5,.5 size=.2 size=.3", "--size is given twice"),
+        ("overlay=a.png at=.5,.5 size=.2 rotate=left", "rotate is 'left'"),
+        ("overlay=a.png at=.5,.5 size=.2 opacity=2", "opacity is 2"),
+        ("overlay=a.png at=.5,.5 size=.2 blend=burn", "normal, multiply, screen, overlay"),
+    ],
+)
+def test_what_means_nothing_is_refused(options: str, message: str):
+    with pytest.raises(InputError) as caught:
+        group_options(tuple(part.split("=")) for part in options.split())  # type: ignore[misc]
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_edits_are_kept_with_copies_of_their_pictures(tmp_path: Path, picture: Callable[..., Path]):
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:4] = 255
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    placement = Placement((0.25, 0.5), 0.2, 10.0, "screen", 0.7, True)
+    edits = [
+        Edit(picture("logo.png"), None, placement, "logo.png"),
+        Edit(picture("face.jpg"), tmp_path / "m.png", None, "face.jpg"),
+    ]
+    (tmp_path / "kept").mkdir()
+    save_edits(edits, tmp_path / "kept")
+    for name in ("logo.png", "face.jpg", "m.png"):
+        (tmp_path / name).unlink()
+    loaded = load_edits(tmp_path / "kept")
+    assert [edit.name for edit in loaded] == ["logo.png", "face.jpg"] and loaded[0].placement == placement
+    logo, face = (edit.read() for edit in loaded)
+    assert logo.picture[0, :, 0, 0].tolist() == [1, -1, -1] and logo.mask is None
+    assert face.mask is not None and face.mask.mean() == 0.25
+    (tmp_path / "kept" / "edit-02-mask.png").unlink()
+    with pytest.raises(InputError, match=r"edit-02-mask\.png: is gone.*--clear-edits"):
+        load_edits(tmp_path / "kept")
+    for text in (
+        "[",
+        "3",
+        "- edit",
+        "- {edit: face.png, at: 3}",
+        "- {overlay: overlay-01.png, at: [1, 2, 3], size: 1}",
+    ):
+        (tmp_path / "kept" / "edits.yaml").write_text(text)
+        with pytest.raises(InputError, match=r"edits\.yaml"):
+            load_edits(tmp_path / "kept")
+
+
+def test_an_invisible_overlay_is_refused(tmp_path: Path):
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    with pytest.raises(InputError, match=r"clear\.png: is transparent everywhere"):
+        Edit(tmp_path / "clear.png", placement=Placement((0.5, 0.5), 0.2)).read()
+
+
+def test_later_edits_lie_on_top_until_they_are_taken_back(run: Path, picture: Callable[..., Path]):
+    folder = RunFolder(run, fakes.TABLE)
+    assert fakes.run(run) == ["draw", "fit", "tune", "judge"]
+    plain = folder.source_hashes()
+    red, white = Edit(picture("red.png", "red")), Edit(picture("white.png", "white"))
+    for edit in (red, white):
+        with folder.changed_edits([edit]):
+            assert fakes.run(run) == ["draw", "tune", "judge"]
+    assert [edit.read().name for edit in folder.sources().edits] == ["red.png", "white.png"]
+    assert fakes.run(run) == []
+    with folder.changed_edits([red], clear=True):
+        assert fakes.run(run) == ["draw", "tune", "judge"]
+    assert [edit.name for edit in folder.sources().edits] == ["red.png"]
+    dropped = run / "00_draw" / "edit.png"
+    dropped.write_bytes(white.picture.read_bytes())
+    assert [edit.picture.name for edit in folder.sources().edits] == ["edit-01.png", "edit.png"]
+    with folder.changed_edits([], clear=True):
+        assert folder.source_hashes() == plain
+    assert not dropped.exists() and dropped.with_name("edit.png.cleared").exists(), "a user's picture is never deleted"
+
+
+def test_a_failing_edit_leaves_the_run_as_it_was(run: Path, picture: Callable[..., Path]):
+    folder = RunFolder(run, fakes.TABLE)
+    with folder.changed_edits([Edit(picture("red.png"))]):
+        pass
+    dropped = run / "00_draw" / "edit.png"
+    dropped.parent.mkdir()
+    dropped.write_bytes((run / "source" / "edit-01.png").read_bytes())
+    before = {path: path.read_bytes() for path in run.glob("*/*")}
+    for clear in (False, True):
+        with pytest.raises(InputError, match="no such head"), folder.changed_edits([Edit(picture("b.png"))], clear):
+            raise InputError("no such head")
+        assert {path: path.read_bytes() for path in run.glob("*/*")} == before
+
+
+def test_one_dropped_edit_and_its_mask(run: Path, picture: Callable[..., Path]):
+    folder, place = RunFolder(run, fakes.TABLE), run / "00_draw"
+    fakes.run(run)
+    picture("x.png").rename(place / "paint_mask.png")
+    with pytest.raises(InputError, match=r"paint_mask\.png: lies there without an edit"):
+        folder.sources()
+    picture("x.png").rename(place / "edit.png")
+    (edit,) = folder.sources().edits
+    assert (edit.picture, edit.mask) == (place / "edit.png", place / "paint_mask.png")
+    picture("x.jpg").rename(place / "edit.jpg")
+    with pytest.raises(InputError, match="only one"):
+        folder.sources()
+
+
+def test_edits_move_to_a_device(picture: Callable[..., Path]):
+    loaded = Edit(picture("a.png"), placement=Placement((0.5, 0.5), 0.2)).read().to(torch.device("meta"))
+    assert loaded.picture.device.type == "meta" and loaded.placement == Placement((0.5, 0.5), 0.2)
