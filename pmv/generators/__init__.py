@@ -7,8 +7,10 @@ import torch
 from pmv.errors import CheckpointError
 from pmv.generators.base import Generator, GeneratorSpec, Render
 from pmv.generators.checkpoint import read_official
-from pmv.generators.eg3d import EG3DConfig, EG3DGenerator, build_eg3d
+from pmv.generators.eg3d import EG3DConfig, EG3DGenerator
+from pmv.generators.families import build_generator
 from pmv.generators.native import read_native, save_generator
+from pmv.generators.panohead import PanoHeadConfig, PanoHeadGenerator
 from pmv.manifest import cached, manifest
 
 __all__ = [
@@ -17,6 +19,8 @@ __all__ = [
     "EG3DGenerator",
     "Generator",
     "GeneratorSpec",
+    "PanoHeadConfig",
+    "PanoHeadGenerator",
     "Render",
     "load_generator",
     "resolve_generator",
@@ -66,14 +70,7 @@ def load_generator(name: str | Path, device: str | torch.device = "cpu") -> EG3D
     if path.suffix == ".safetensors":
         generator = read_native(path)
     elif path.suffix == ".pkl":
-        official = read_official(path)
-        try:
-            config = EG3DConfig.from_init_kwargs(official.init_kwargs, official.neural_resolution)
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: not an EG3D generator ({type(error).__name__}: {error})") from error
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error}") from error
-        generator = build_eg3d(config, official.state, str(path))
+        generator = build_generator(read_official(path), str(path))
     else:
         raise CheckpointError(f"{path}: unknown kind of checkpoint {path.suffix!r}; give .pkl or .safetensors")
     return generator.to(device)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from pmv.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
+from pmv.errors import CheckpointError
 
 PLANE_AXES = {
     # EG3D as published: XY, XZ, ZX. The third repeats the second transposed, so (y, z) is never looked up together; its
@@ -21,8 +22,30 @@ PLANE_AXES = {
     "eg3d": ((0, 1), (0, 2), (2, 0)),
     # The repaired set of the "fixed-triplane" checkpoints: XY, XZ, ZY.
     "fixed": ((0, 1), (0, 2), (2, 1)),
+    # PanoHead: XY, XZ, YZ, the repaired set with the third plane transposed.
+    "panohead": ((0, 1), (0, 2), (1, 2)),
 }
-"""Plane convention → for each plane, the world axes that its columns (u) and rows (v) stand for."""
+"""Plane convention → for each plane, the world axes that its columns (u) and rows (v) stand for; the third axis is the
+one that a tri-grid's layers are stacked along."""
+
+
+def plane_convention(axes: Tensor) -> str:
+    """The key of `PLANE_AXES` that an official renderer's `plane_axes` stand for.
+
+    Args:
+        axes: [3,3,3], for each plane the unit vectors of its columns, rows and normal.
+
+    Raises:
+        CheckpointError: the axes are of no known convention.
+    """
+    for name, planes in PLANE_AXES.items():
+        wanted = torch.eye(3)[[[u, v, 3 - u - v] for u, v in planes]]
+        if axes.shape == wanted.shape and torch.equal(axes.detach().cpu().float(), wanted):
+            return name
+    raise CheckpointError(
+        f"its planes lie along axes that are of no known convention ({', '.join(PLANE_AXES)}): "
+        f"{axes.detach().cpu().tolist()}"
+    )
 
 
 @dataclass(frozen=True)
@@ -30,7 +53,7 @@ class GeneratorSpec:
     """What a caller must know about a generator; all lengths in world units.
 
     Attributes:
-        family: "eg3d".
+        family: a key of `pmv.generators.families.FAMILIES`: "eg3d", "panohead".
         resolution: side of the output image in pixels.
         neural_resolution: side of the ray-marched (raw) image that the checkpoint was trained at.
         z_dim, c_dim, w_dim, num_ws: sizes of the latent spaces; c_dim 0 means that the mapping takes no camera.
@@ -41,9 +64,9 @@ class GeneratorSpec:
         full_head: True if it was trained from all sides (360°).
         conditioning_yaw, conditioning_pitch: radians, from where the canonical camera looks.
         plane_convention: a key of `PLANE_AXES`.
-        background: value in [-1,1] that rays which hit nothing composite to.
-        has_alpha: True if the subject stands alone on `background`; False if a scene's background is part of the
-            volume.
+        background: value in [-1,1] that rays which hit nothing composite to; None if the generator paints a picture of
+            its own behind the volume.
+        has_alpha: True if alpha is the subject's silhouette; False if the surroundings are part of the volume.
     """
 
     family: str
@@ -61,10 +84,15 @@ class GeneratorSpec:
     focal: float = EG3D_FOCAL
     full_head: bool = False
     plane_convention: str = "eg3d"
-    background: float = -1.0
+    background: float | None = -1.0
     has_alpha: bool = False
     conditioning_yaw: float = 0.0
     conditioning_pitch: float = 0.0
+
+    @property
+    def stands_alone(self) -> bool:
+        """True if the subject is drawn on one plain colour, so that a photo's surroundings can only be in the way."""
+        return self.has_alpha and self.background is not None
 
     def orbit(self, yaw: float | Tensor, pitch: float | Tensor) -> Camera:
         """Cameras on the generator's own sphere; yaw and pitch in radians, scalars or [N]."""
@@ -94,6 +122,15 @@ class Render:
     alpha: Tensor
 
 
+class Field(Protocol):
+    """What is marched through: one latent's volume."""
+
+    def density(self, points: Tensor, features: bool) -> tuple[Tensor, Tensor]:
+        """points [B,P,3] → raw density [B,P,1] and features [B,P,C]; without `features` the second is empty, C = 0.
+        The extinction per unit length is softplus(density − 1)."""
+        ...
+
+
 class Generator(Protocol):
     """The contract; see `pmv/generators/eg3d.py` for shapes and `tests/pmv/generators/test_contract.py` for its
     meaning."""
@@ -116,6 +153,12 @@ class Generator(Protocol):
     ) -> Render: ...
 
     def density(self, points: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def field(self, planes: Tensor) -> Field: ...
+
+    def photo_camera(self, camera: Camera) -> Camera: ...
+
+    def noise_buffers(self) -> dict[str, Tensor]: ...
 
     def tunable_parameters(self, group: str) -> dict[str, Parameter]: ...
 

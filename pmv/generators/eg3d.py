@@ -1,12 +1,14 @@
 """EG3D: a StyleGAN2 backbone that draws tri-planes, a ray marcher, a super-resolution head (Chan et al. 2022,
 arXiv:2112.07945).
 
-One class serves the official checkpoints and the embedded generator: every difference is a number in `EG3DConfig`.
+One class serves the official checkpoints and the embedded generator: every difference is a number in `EG3DConfig`. It
+is also the base of the families that grew out of EG3D, such as `pmv/generators/panohead.py`.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +16,15 @@ from torch import Tensor, nn
 
 from pmv.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
 from pmv.errors import CheckpointError
-from pmv.generators.base import PLANE_AXES, GeneratorSpec, Render
-from pmv.generators.stylegan import Backbone, FullyConnected, MappingNetwork, SynthesisNetwork, resample_filter
+from pmv.generators.base import PLANE_AXES, Field, GeneratorSpec, Render
+from pmv.generators.stylegan import Backbone, FullyConnected, MappingNetwork, SynthesisNetwork
 from pmv.generators.superresolution import HEADS, SuperResolution, SuperResolutionHead
 from pmv.generators.volume import box_limits, march, sample_planes
 
 PLANES = 3
+
+_FIXED_ARGUMENTS = {"architecture": "skip", "activation": "lrelu", "kernel_size": 3, "use_noise": True}
+"""Constructor arguments of the official backbone that this implementation has built in."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class EG3DConfig:
         decoder_hidden, decoder_lr_multiplier: the two-layer decoder from plane features to density and features.
         box, near, far: see `GeneratorSpec`; near and far None = where the ray crosses the box.
         coarse_samples, fine_samples: samples a ray, stratified and by importance.
+        background: value of the features, as they are marched, behind everything.
         head: name in `superresolution.HEADS`, or the numbers themselves.
         head_conv_clamp, head_antialias, head_noise: see `SuperResolution`.
     """
@@ -107,12 +113,17 @@ class EG3DConfig:
         """The head's numbers."""
         return HEADS[self.head] if isinstance(self.head, str) else self.head
 
+    @property
+    def plane_shape(self) -> tuple[int, ...]:
+        """Shape of one latent's planes: [3,C,H,W]."""
+        return PLANES, self.plane_channels, self.plane_resolution, self.plane_resolution
+
     def to_json(self) -> dict[str, Any]:
         """A dictionary that JSON holds; the inverse of `from_json`."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "EG3DConfig":
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Raises CheckpointError on unknown entries."""
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
@@ -130,27 +141,41 @@ class EG3DConfig:
         return cls(**values)
 
     @classmethod
-    def from_init_kwargs(cls, kwargs: Mapping[str, Any], neural_resolution: int | None) -> "EG3DConfig":
+    def from_init_kwargs(cls, kwargs: Mapping[str, Any], neural_resolution: int | None) -> Self:
         """Translates the constructor arguments that official checkpoints carry (`G.init_kwargs`).
 
         Raises:
             CheckpointError: an argument asks for something this family does not do.
+            KeyError, TypeError, ValueError: an argument is missing, or not of its kind.
         """
-        rendering = kwargs["rendering_kwargs"]
+        return cls(**cls._translated(kwargs, neural_resolution))
+
+    @classmethod
+    def _translated(cls, kwargs: Mapping[str, Any], neural_resolution: int | None) -> dict[str, Any]:
+        """The values of the configuration that official constructor arguments stand for."""
+        rendering, mapping = kwargs["rendering_kwargs"], kwargs.get("mapping_kwargs", {})
+        for name, value in _FIXED_ARGUMENTS.items():
+            if kwargs.get(name, value) != value:
+                raise CheckpointError(f"{name}={kwargs[name]!r} is not supported, only {value!r}")
+        if kwargs.get("img_channels", 3) != 3:
+            raise CheckpointError(f"pictures of {kwargs['img_channels']} channels are not supported, only of 3")
+        other = sorted(name for name in mapping if name not in ("num_layers", "w_avg_beta"))
+        if other:
+            raise CheckpointError(f"the mapping network's argument {other[0]!r} is not supported")
         head = str(rendering["superresolution_module"]).rsplit(".", 1)[-1]
         if head not in HEADS:
             raise CheckpointError(f"super-resolution head {head!r} is not one of {', '.join(HEADS)}")
         if rendering.get("clamp_mode", "softplus") != "softplus" or rendering.get("disparity_space_sampling"):
-            raise CheckpointError("only softplus density and linear depth sampling are supported by the EG3D family")
+            raise CheckpointError("only softplus density and linear depth sampling are supported")
         near, far = rendering["ray_start"], rendering["ray_end"]
         automatic = near == "auto" and far == "auto"
         px, py, pz = (float(x) for x in rendering.get("avg_camera_pivot", (0.0, 0.0, 0.0)))
         half_head = kwargs.get("sr_num_fp16_res", 0) > 0
-        return cls(
+        return dict(
             z_dim=kwargs["z_dim"],
             c_dim=kwargs["c_dim"],
             w_dim=kwargs["w_dim"],
-            mapping_layers=kwargs.get("mapping_kwargs", {}).get("num_layers", 8),
+            mapping_layers=mapping.get("num_layers", 8),
             zero_conditioning=bool(rendering["c_gen_conditioning_zero"]),
             condition_scale=float(rendering.get("c_scale", 0.0)),
             channel_base=kwargs.get("channel_base", 32768),
@@ -175,12 +200,27 @@ class EG3DConfig:
         )
 
 
-class Decoder(nn.Module):
-    """Plane features [B,P,C] → raw density [B,P,1] and features [B,P,C] in [−0.001, 1.001] (mip-NeRF's sigmoid
-    padding)."""
+def padded_sigmoid(x: Tensor) -> Tensor:
+    """Into [−0.001, 1.001]: mip-NeRF's padding (arXiv:2103.13415 §3), so that black and white can be reached."""
+    return torch.sigmoid(x) * 1.002 - 0.001
 
-    def __init__(self, channels: int, hidden: int, lr_multiplier: float) -> None:
+
+class Decoder(nn.Module):
+    """Plane features [B,P,C] → raw density [B,P,1] and features [B,P,C].
+
+    Args:
+        activation: of the features.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        lr_multiplier: float,
+        activation: Callable[[Tensor], Tensor] = padded_sigmoid,
+    ) -> None:
         super().__init__()
+        self.activation = activation
         self.net = nn.Sequential(
             FullyConnected(channels, hidden, lr_multiplier=lr_multiplier),
             nn.Softplus(),
@@ -197,7 +237,7 @@ class Decoder(nn.Module):
             density = F.linear(hidden, weight, bias)
             return density, density[..., :0]
         x = last(hidden)
-        return x[..., :1], torch.sigmoid(x[..., 1:]) * 1.002 - 0.001
+        return x[..., :1], self.activation(x[..., 1:])
 
 
 @dataclass(frozen=True)
@@ -220,7 +260,8 @@ class EG3DGenerator(nn.Module):
         config: its numbers; the weights are random until a state dict is loaded.
     """
 
-    GROUPS: ClassVar = {
+    FAMILY: ClassVar = "eg3d"
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "mapping": ("backbone.mapping.",),
         "backbone": ("backbone.synthesis.",),
         "decoder": ("decoder.",),
@@ -242,7 +283,7 @@ class EG3DGenerator(nn.Module):
         synthesis = SynthesisNetwork(
             config.w_dim,
             config.plane_resolution,
-            config.plane_channels * PLANES,
+            math.prod(config.plane_shape[:-2]),
             config.channel_base,
             config.channel_max,
             config.conv_clamp,
@@ -262,7 +303,7 @@ class EG3DGenerator(nn.Module):
         self.plane_residual: nn.Parameter | None = None
         self.decoder = Decoder(config.plane_channels, config.decoder_hidden, config.decoder_lr_multiplier)
         self.spec = GeneratorSpec(
-            family="eg3d",
+            family=self.FAMILY,
             resolution=config.resolution,
             neural_resolution=config.neural_resolution,
             z_dim=config.z_dim,
@@ -292,10 +333,12 @@ class EG3DGenerator(nn.Module):
             camera: batch of N or 1.
             truncation: ψ of the truncation trick; rows from `cutoff` on are not truncated (None: all are).
         """
+        return self.backbone.mapping(z, self._condition(camera, z), truncation, cutoff)
+
+    def _condition(self, camera: Camera, z: Tensor) -> Tensor:
+        """What mapping networks are told of the camera, [N,c_dim] beside z [N,z_dim]."""
         label = camera.to(z.device, z.dtype).labels().expand(len(z), -1) * self.config.condition_scale
-        if self.config.zero_conditioning:
-            label = torch.zeros_like(label)
-        return self.backbone.mapping(z, label, truncation, cutoff)
+        return torch.zeros_like(label) if self.config.zero_conditioning else label
 
     @torch.no_grad()
     def sample_w(self, samples: int, seed: int) -> Tensor:
@@ -319,25 +362,34 @@ class EG3DGenerator(nn.Module):
         return {prefix + name: value for name, value in self.backbone.synthesis.noise_buffers().items()}
 
     def planes(self, w: Tensor, noise: dict[str, Tensor] | None = None) -> Tensor:
-        """w [N,num_ws,w_dim] → tri-planes [N,3,C,H,W]; run once per latent.
+        """w [N,num_ws,w_dim] → tri-planes [N,*plane_shape] = [N,3,C,H,W]; run once per latent.
 
         Args:
             noise: overrides for `noise_buffers`, keyed by the same names; each broadcasts to [N,1,R,R].
         """
         prefix = "backbone.synthesis."
         overrides = {name.removeprefix(prefix): value for name, value in (noise or {}).items()}
-        planes = self.backbone.synthesis(w, overrides).unflatten(1, (PLANES, self.config.plane_channels))
+        planes = self.backbone.synthesis(w, overrides).unflatten(1, self.config.plane_shape[:-2])
         return planes if self.plane_residual is None else planes + self.plane_residual
 
     def density(self, points: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
         """World points [N,P,3] → raw density [N,P,1] (softplus(x − 1) is the extinction per unit length), features
-        [N,P,C]."""
+        [N,P,C]: what the decoder says, as the official `sample_mixed` does."""
         return _TriPlaneField(self, planes).density(points, features=True)
+
+    def field(self, planes: Tensor) -> Field:
+        """The volume as it is rendered."""
+        return _TriPlaneField(self, planes)
+
+    def photo_camera(self, camera: Camera) -> Camera:
+        """Where to render from to meet a photo that was aligned like the training images and labelled with `camera`."""
+        return camera
 
     def march(
         self, planes: Tensor, cameras: Camera, resolution: int, jitter: torch.Generator | None
     ) -> tuple[Tensor, ...]:
-        """Ray-marches r² rays a camera: features [V,C,r,r] in [-1,1], z-depth [V,1,r,r], alpha [V,1,r,r].
+        """Ray-marches r² rays a camera: features [V,C,r,r] (their first three: the raw image in [-1,1]), z-depth
+        [V,1,r,r], alpha [V,1,r,r].
 
         One latent seen by V cameras is one field with V·r² rays, so its planes are not copied.
         """
@@ -357,21 +409,32 @@ class EG3DGenerator(nn.Module):
             near = torch.full_like(origins[..., 0], config.near)
             far = torch.full_like(origins[..., 0], config.far)
         result = march(
-            _TriPlaneField(self, planes),
+            self.field(planes),
             origins,
             directions,
             near,
             far,
             config.coarse_samples,
             config.fine_samples,
-            config.background,
             jitter,
             hit,
             # gathering samples pays on a CPU; a GPU would rather compute than wait for their count
             sparse=planes.device.type == "cpu" and len(planes) == 1,
         )
-        maps = (result.features, result.depth.reshape(length.shape) / length, result.alpha)
+        maps = (
+            self._over_background(result.features, result.alpha),
+            result.depth.reshape(length.shape) / length,
+            result.alpha,
+        )
         return tuple(m.reshape(views, resolution, resolution, -1).permute(0, 3, 1, 2).contiguous() for m in maps)
+
+    def _over_background(self, features: Tensor, alpha: Tensor) -> Tensor:
+        """Marched features [B,R,C] in [0,1] over the plain background, in [-1,1]."""
+        return features * 2.0 - 1.0 + (1.0 - alpha) * (self.config.background + 1.0)
+
+    def _raw(self, features: Tensor, alpha: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        """What super-resolution starts from: the raw image [V,3,r,r] and the features [V,C,r,r]; w [V,num_ws,w_dim]."""
+        return features[:, :3], features
 
     def render(
         self,
@@ -391,19 +454,23 @@ class EG3DGenerator(nn.Module):
         """
         cameras = cameras.to(planes.device)
         features, depth, alpha = self.march(planes, cameras, resolution or self.spec.neural_resolution, jitter)
-        image, raw = self.superresolution(features[:, :3], features, w.expand(len(cameras), -1, -1))
+        w = w.expand(len(cameras), -1, -1)
+        raw, features = self._raw(features, alpha, w)
+        image, raw = self.superresolution(raw, features, w)
         return Render(image, raw, depth, alpha)
 
     def tunable_parameters(self, group: str) -> dict[str, nn.Parameter]:
         """State-dict name → parameter of a group.
 
         Args:
-            group: "mapping", "backbone", "decoder", "superresolution"; "all" of these but the mapping; or "residual":
-                what one image adds to the tri-planes themselves (TriPlaneNet, arXiv:2303.13497), made here as zeros at
-                first asking. It gives texels a place of their own, which a small backbone cannot.
+            group: "mapping", "backbone", "decoder", "superresolution" (further families have more, see `GROUPS`); "all"
+                of these but the mapping; or "residual": what one image adds to the tri-planes themselves (TriPlaneNet,
+                arXiv:2303.13497), made here as zeros at first asking. It gives texels a place of their own, which a
+                small backbone cannot.
         """
         if group == "all":
-            return {k: p for name in ("backbone", "decoder", "superresolution") for k, p in self._group(name).items()}
+            names = [name for name in self.GROUPS if name not in ("mapping", "residual")]
+            return {k: p for name in names for k, p in self._group(name).items()}
         if group not in self.GROUPS:
             raise ValueError(f"no parameter group {group!r}; choose from all, {', '.join(self.GROUPS)}")
         if group == "residual" and self.plane_residual is None:
@@ -414,9 +481,8 @@ class EG3DGenerator(nn.Module):
         return {k: p for k, p in self.named_parameters() if k.startswith(self.GROUPS[name])}
 
     def _make_residual(self) -> None:
-        side = self.config.plane_resolution
-        shape = (1, PLANES, self.config.plane_channels, side, side)
-        self.plane_residual = nn.Parameter(torch.zeros(shape, device=self.device), requires_grad=False)
+        zeros = torch.zeros(1, *self.config.plane_shape, device=self.device)
+        self.plane_residual = nn.Parameter(zeros, requires_grad=False)
 
     def load_tuned(self, state: Mapping[str, Tensor]) -> None:
         """Takes tuned weights, as `pmv.optimise.snapshot` keeps them, over the pretrained ones.
@@ -432,29 +498,3 @@ class EG3DGenerator(nn.Module):
             raise CheckpointError(f"the tuned weights belong to a generator of another shape ({error})") from error
         if unknown:
             raise CheckpointError(f"the tuned weights belong to another generator: it has no {unknown[0]}")
-
-
-def build_eg3d(config: EG3DConfig, state: Mapping[str, Tensor], source: str) -> EG3DGenerator:
-    """A generator with the weights of a complete state dict.
-
-    Raises:
-        CheckpointError: keys or shapes do not fit the configuration, or the resampling filter is not StyleGAN2's.
-    """
-    with torch.device("meta"):  # the random initialisation would be thrown away
-        generator = EG3DGenerator(config)
-    expected = generator.state_dict()
-    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or extra:
-        which = f"lacks {missing[0]}" if missing else f"has an unknown tensor {extra[0]}"
-        raise CheckpointError(
-            f"{source}: not an EG3D checkpoint of this shape: it {which} ({len(missing)} missing, {len(extra)} unknown)"
-        )
-    for name, tensor in state.items():
-        if tensor.shape != expected[name].shape:
-            raise CheckpointError(
-                f"{source}: {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
-            )
-        if name.endswith("resample_filter") and not torch.allclose(tensor.float(), resample_filter(), atol=1e-3):
-            raise CheckpointError(f"{source}: {name} is not the (1,3,3,1) filter that this implementation has built in")
-    generator.load_state_dict({name: tensor.float().contiguous() for name, tensor in state.items()}, assign=True)
-    return generator.eval().requires_grad_(False)

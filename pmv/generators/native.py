@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pmv.errors import CheckpointError
-from pmv.generators.eg3d import EG3DConfig, EG3DGenerator, build_eg3d
+from pmv.generators.eg3d import EG3DGenerator
+from pmv.generators.families import FAMILIES, assemble
 
 FORMAT = 1
 
@@ -51,12 +52,13 @@ def read_native(path: Path) -> EG3DGenerator:
     try:
         description = json.loads(description_path.read_text())
         family, version = description["family"], description["format"]
-        config = EG3DConfig.from_json(description["config"])
+        known = version == FORMAT and family in FAMILIES
+        config = FAMILIES[family].config.from_json(description["config"]) if known else None
         state = load_file(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: damaged checkpoint ({type(error).__name__}: {error})") from error
-    if version != FORMAT or family != "eg3d":
+    if config is None:
         raise CheckpointError(
             f"{description_path}: format {version} of family {family!r} is not known to this version of pmv"
         )
-    return build_eg3d(config, state, str(path))
+    return assemble(config, state, str(path))

@@ -76,12 +76,22 @@ class MappingNetwork(nn.Module):
 
     Args:
         normalize_z: scale z to unit second moment, as StyleGAN2 does; False where the length of z carries meaning.
+        lr_multiplier: of the layers' stored weights.
+        linear_end: the last layer has no activation.
     """
 
     w_avg: Tensor
 
     def __init__(
-        self, z_dim: int, c_dim: int, w_dim: int, num_ws: int, num_layers: int, normalize_z: bool = True
+        self,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        num_ws: int,
+        num_layers: int,
+        normalize_z: bool = True,
+        lr_multiplier: float = 0.01,
+        linear_end: bool = False,
     ) -> None:
         super().__init__()
         self.num_ws, self.num_layers, self.c_dim, self.normalize_z = num_ws, num_layers, c_dim, normalize_z
@@ -89,7 +99,8 @@ class MappingNetwork(nn.Module):
             self.embed = FullyConnected(c_dim, w_dim)
         widths = [z_dim + (w_dim if c_dim else 0)] + [w_dim] * num_layers
         for i in range(num_layers):
-            self.add_module(f"fc{i}", FullyConnected(widths[i], widths[i + 1], lr_multiplier=0.01, lrelu=True))
+            lrelu = not (linear_end and i == num_layers - 1)
+            self.add_module(f"fc{i}", FullyConnected(widths[i], widths[i + 1], 0.0, lr_multiplier, lrelu))
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def forward(self, z: Tensor, c: Tensor | None, truncation: float = 1.0, cutoff: int | None = None) -> Tensor:

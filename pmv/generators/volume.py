@@ -6,42 +6,36 @@ official weights expect; `pmv/generators/eg3d.py` turns lengths into z-depth at 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmv.generators.base import PLANE_AXES
-
-
-class Field(Protocol):
-    """What is marched through."""
-
-    def density(self, points: Tensor, features: bool) -> tuple[Tensor, Tensor]:
-        """points [B,P,3] → raw density [B,P,1] and features [B,P,C] in [0,1]; without `features` the second is empty,
-        C = 0."""
-        ...
+from pmv.generators.base import PLANE_AXES, Field
 
 
 def sample_planes(planes: Tensor, points: Tensor, box: float, convention: str) -> Tensor:
-    """Mean over the planes of their bilinearly interpolated features; zero outside the box.
+    """Mean over the planes of their linearly interpolated features; zero outside the box.
 
     Args:
-        planes: [B,K,C,H,W].
+        planes: [B,K,C,H,W], or a tri-grid [B,K,C,D,H,W]: D layers of each plane along its normal (PanoHead,
+            arXiv:2303.13071 §4.2), spread over the box like texels. A tri-grid of one layer fades towards the box's
+            faces, so it is not the same as planes.
         points: [B,P,3] world.
         box: side of the cube that the planes span.
         convention: a key of `PLANE_AXES`.
 
     Returns: [B,P,C].
     """
-    batch, count, channels, height, width = planes.shape
+    batch, count, channels, *sides = planes.shape
     # one axis at a time: a tensor of indices would be a host-to-device copy, which stalls a GPU
     x = (points * (2.0 / box)).unbind(-1)
-    uv = torch.stack([torch.stack((x[u], x[v]), -1) for u, v in PLANE_AXES[convention]], 1)  # [B,K,P,2]
+    # columns, rows and, of a tri-grid, layers
+    axes = [(u, v, 3 - u - v)[: len(sides)] for u, v in PLANE_AXES[convention]]
+    places = torch.stack([torch.stack([x[axis] for axis in plane], -1) for plane in axes], 1)  # [B,K,P,2 or 3]
     sampled = F.grid_sample(
-        planes.reshape(batch * count, channels, height, width),
-        uv.reshape(batch * count, 1, -1, 2),
+        planes.reshape(batch * count, channels, *sides),
+        places.reshape(batch * count, *[1] * (len(sides) - 1), -1, len(sides)),
         mode="bilinear",
         padding_mode="zeros",
         align_corners=False,
@@ -68,7 +62,8 @@ def box_limits(origins: Tensor, directions: Tensor, box: float) -> tuple[Tensor,
 
 @dataclass(frozen=True)
 class March:
-    """Result of marching R rays: features [B,R,C], depth [B,R,1] (ray length), alpha [B,R,1]."""
+    """Result of marching R rays: features [B,R,C], weighted sums of the field's own, with nothing behind; depth [B,R,1]
+    (ray length), alpha [B,R,1]."""
 
     features: Tensor
     depth: Tensor
@@ -131,15 +126,13 @@ def importance(t: Tensor, weights: Tensor, samples: int, jitter: torch.Generator
     return (t0 + fraction * (t1 - t0)).reshape(*shape, samples)
 
 
-def _composite(weights: Tensor, features_of: Callable[[Tensor], Tensor], background: float) -> tuple[Tensor, Tensor]:
-    """Colour [B,R,C] in [-1,1] and alpha [B,R,1] from the weights [B,R,S−1] of the intervals between sorted samples.
+def _composite(weights: Tensor, features_of: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Features [B,R,C] and alpha [B,R,1] from the weights [B,R,S−1] of the intervals between sorted samples.
 
-    An interval's colour is the mean of its ends, so a sample counts half of each interval beside it; `features_of`
-    sums the features [0,1] of all samples with those sample weights [B,R,S].
+    An interval's features are the mean of its ends', so a sample counts half of each interval beside it; `features_of`
+    sums the features of all samples with those sample weights [B,R,S].
     """
-    alpha = weights.sum(-1, keepdim=True)
-    colour = features_of(F.pad(weights, (1, 0)) / 2 + F.pad(weights, (0, 1)) / 2)
-    return colour * 2.0 - 1.0 + (1.0 - alpha) * (background + 1.0), alpha
+    return features_of(F.pad(weights, (1, 0)) / 2 + F.pad(weights, (0, 1)) / 2), weights.sum(-1, keepdim=True)
 
 
 def _expected_depth(weights: Tensor, middles: Tensor, alpha: Tensor, t: Tensor) -> Tensor:
@@ -158,7 +151,6 @@ def march(
     far: Tensor,
     coarse: int,
     fine: int,
-    background: float,
     jitter: torch.Generator | None,
     hit: Tensor | None = None,
     sparse: bool = False,
@@ -168,13 +160,12 @@ def march(
     Args:
         origins, directions: [B,R,3], directions of unit length.
         near, far: [B,R] ray lengths.
-        background: value in [-1,1] of what lies behind; features are composited in [0,1] and returned in [-1,1].
         hit: [B,R] bool; rays that miss the volume get weight zero. None: all hit.
         sparse: evaluate features, and gradients, only at samples that can matter; needs B = 1. See `_march_sparse`.
     """
     t = stratified(near, far, coarse, jitter)
     if sparse:
-        return _march_sparse(field, origins, directions, t, fine, background, jitter, hit)
+        return _march_sparse(field, origins, directions, t, fine, jitter, hit)
     batch, rays, _ = origins.shape
 
     def evaluate(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,8 +193,8 @@ def march(
         halves = half.split([p.shape[2] for p in parts], -1)
         return torch.stack([torch.einsum("brs,brsc->brc", h, p) for h, p in zip(halves, parts, strict=True)]).sum(0)
 
-    colour, alpha = _composite(weights, features_of, background)
-    return March(colour, _expected_depth(weights, middles, alpha, t), alpha)
+    summed, alpha = _composite(weights, features_of)
+    return March(summed, _expected_depth(weights, middles, alpha, t), alpha)
 
 
 _BLOCKED = 1e-5
@@ -216,7 +207,6 @@ def _march_sparse(
     directions: Tensor,
     t: Tensor,
     fine: int,
-    background: float,
     jitter: torch.Generator | None,
     hit: Tensor | None,
 ) -> March:
@@ -225,8 +215,8 @@ def _march_sparse(
 
     A first pass without gradients finds the density of every sample. Only samples beside an interval that some light
     reaches (transmittance > 1e-5) and that is not perfectly clear (extinction·length > 1e-6) are then evaluated with
-    features and gradients; the others keep their density as a constant, so depth and alpha are exact and colour lacks
-    less than 1e-4.
+    features and gradients; the others keep their density as a constant, so depth and alpha are exact and features lack
+    less than 1e-4 of their largest value.
     """
     origins, directions = origins[0], directions[0]
     with torch.no_grad():
@@ -260,5 +250,5 @@ def _march_sparse(
         weighted = kept_features * half[ray, sample, None]
         return torch.zeros(len(t), weighted.shape[1], dtype=weighted.dtype).index_add(0, ray, weighted)
 
-    colour, alpha = _composite(weights, features_of, background)
-    return March(colour[None], _expected_depth(weights, middles, alpha, t)[None], alpha[None])
+    summed, alpha = _composite(weights, features_of)
+    return March(summed[None], _expected_depth(weights, middles, alpha, t)[None], alpha[None])

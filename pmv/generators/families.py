@@ -1,0 +1,120 @@
+"""The families of generators, and how a checkpoint finds its own: the one place that knows them all."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pmv.errors import CheckpointError
+from pmv.generators.eg3d import EG3DConfig, EG3DGenerator
+from pmv.generators.panohead import PanoHeadConfig, PanoHeadGenerator
+from pmv.generators.stylegan import resample_filter
+
+log = logging.getLogger("pmv")
+
+
+@dataclass(frozen=True)
+class Family:
+    """Classes of one family.
+
+    Attributes:
+        mark: start of a state-dict key that only this family has; "" matches what no other family claims.
+    """
+
+    config: type[EG3DConfig]
+    generator: type[EG3DGenerator]
+    mark: str
+
+
+FAMILIES = {
+    "panohead": Family(PanoHeadConfig, PanoHeadGenerator, "t_mapping."),
+    "eg3d": Family(EG3DConfig, EG3DGenerator, ""),
+}
+"""Family name → its classes; the first whose mark a state dict bears is its family."""
+
+
+class Checkpoint(Protocol):
+    """What is built from: see `pmv.generators.checkpoint.OfficialCheckpoint`."""
+
+    @property
+    def state(self) -> dict[str, Tensor]: ...
+
+    @property
+    def init_kwargs(self) -> dict[str, Any] | None: ...
+
+    @property
+    def neural_resolution(self) -> int | None: ...
+
+
+def family_of(state: Mapping[str, object]) -> str:
+    """The family that a state dict's keys belong to."""
+    return next(name for name, family in FAMILIES.items() if any(key.startswith(family.mark) for key in state))
+
+
+def build_generator(
+    checkpoint: Checkpoint, source: str, convention: str | None = None, like: EG3DConfig | None = None
+) -> EG3DGenerator:
+    """A generator of the family that an official checkpoint is of, with its weights.
+
+    Args:
+        checkpoint: what the reader found.
+        source: the file, for messages, and for the manifest to recognise it by.
+        convention: of the planes, over all that checkpoint and manifest say.
+        like: for a checkpoint that holds weights alone: the configuration of the generator that it was tuned from.
+
+    Raises:
+        CheckpointError: of no family, of other numbers than it says, or asking for what is not supported.
+    """
+    name = family_of(checkpoint.state)
+    family = FAMILIES[name]
+    if checkpoint.init_kwargs is not None:
+        try:
+            config = family.config.from_init_kwargs(checkpoint.init_kwargs, checkpoint.neural_resolution)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{source}: not of the family {name} ({type(error).__name__}: {error})") from error
+        except CheckpointError as error:
+            raise CheckpointError(f"{source}: {error}") from error
+    elif like is None:
+        raise CheckpointError(f"{source}: holds weights alone; say which generator it was tuned from")
+    elif type(like) is not family.config:
+        raise CheckpointError(f"{source}: of the family {name}, unlike the generator it is said to be tuned from")
+    else:
+        config = like
+    return assemble(config, checkpoint.state, source)
+
+
+def assemble(config: EG3DConfig, state: Mapping[str, Tensor], source: str) -> EG3DGenerator:
+    """A generator with the weights of a complete state dict.
+
+    Args:
+        source: the file, for messages.
+
+    Raises:
+        CheckpointError: keys or shapes do not fit the configuration, or the resampling filter is not StyleGAN2's.
+    """
+    name, family = next((name, family) for name, family in FAMILIES.items() if family.config is type(config))
+    with torch.device("meta"):  # the random initialisation would be thrown away
+        try:
+            generator = family.generator(config)
+        except CheckpointError as error:
+            raise CheckpointError(f"{source}: {error}") from error
+    expected = generator.state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or extra:
+        which = f"lacks {missing[0]}" if missing else f"has an unknown tensor {extra[0]}"
+        raise CheckpointError(
+            f"{source}: not a checkpoint of the family {name} and this shape: it {which} "
+            f"({len(missing)} missing, {len(extra)} unknown)"
+        )
+    for key, tensor in state.items():
+        if tensor.shape != expected[key].shape:
+            raise CheckpointError(
+                f"{source}: {key} has shape {tuple(tensor.shape)}, expected {tuple(expected[key].shape)}"
+            )
+        if key.endswith("resample_filter") and not torch.allclose(tensor.float(), resample_filter(), atol=1e-3):
+            raise CheckpointError(f"{source}: {key} is not the (1,3,3,1) filter that this implementation has built in")
+    generator.load_state_dict({key: tensor.float().contiguous() for key, tensor in state.items()}, assign=True)
+    return generator.eval().requires_grad_(False)
