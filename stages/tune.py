@@ -21,8 +21,9 @@ from stages.context import Context
 @dataclass(frozen=True)
 class TuneInputs:
     """image [1,3,S,S] with edits; foreground, edit_mask [1,1,S,S]; camera: batch of 1; pivot_w [1,num_ws,w_dim]; noise;
-    pseudo_cameras: batch of P; pseudo_views [P,3,S,S]; blend_masks [P,1,S,S], 1 = the photo's own texel; view_depths,
-    view_alphas [P,1,D,D], input_depth, input_alpha [1,1,D,D] of the coarse geometry; confidences [P] in [0,1]."""
+    pseudo_cameras: batch of P; pseudo_views [P,3,S,S]; blend_masks [P,1,S,S], 1 = the photo's own texel;
+    warped_edit_masks [P,1,S,S]; view_depths, view_alphas [P,1,D,D], input_depth, input_alpha [1,1,D,D] of the coarse
+    geometry; confidences [P] in [0,1]."""
 
     image: Tensor
     foreground: Tensor
@@ -33,6 +34,7 @@ class TuneInputs:
     pseudo_cameras: Camera
     pseudo_views: Tensor
     blend_masks: Tensor
+    warped_edit_masks: Tensor
     view_alphas: Tensor
     view_depths: Tensor
     input_depth: Tensor
@@ -111,8 +113,13 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
         # the photo knows its own outline better than the coarse geometry does: long hair, a beard, a hat
         foreground = torch.nn.functional.interpolate(inputs.foreground, (resolution, resolution), mode="area")
         outlines = torch.cat([foreground, alphas[1:]])
-    input_weight = 1.0 + (config.foreground_weight - 1.0) * inputs.foreground + config.edit_weight * inputs.edit_mask
-    view_weight = config.occluded_weight + (config.visible_weight - config.occluded_weight) * inputs.blend_masks
+    input_weight, input_scale = _with_edit(
+        1.0 + (config.foreground_weight - 1.0) * inputs.foreground, config.edit_weight * inputs.edit_mask
+    )
+    view_weight, view_scale = _with_edit(
+        config.occluded_weight + (config.visible_weight - config.occluded_weight) * inputs.blend_masks,
+        config.edit_weight * inputs.warped_edit_masks,
+    )
     order = torch.empty(0, dtype=torch.long)
     with context.progress(config.steps, "tune") as bar:
         for step in range(config.steps):
@@ -124,12 +131,12 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
             out = generator.render(generator.planes(w, noise), w, cameras)
             views = resize(out.image, size)
             losses = {
-                "l2": config.l2_weight * masked_l2(views[:1], inputs.image, input_weight).mean(),
+                "l2": config.l2_weight * (input_scale * masked_l2(views[:1], inputs.image, input_weight)).mean(),
                 "perceptual": config.perceptual_weight * context.perceptual(views[:1], inputs.image).mean(),
             }
             if len(chosen):
                 target, confidence = inputs.pseudo_views[chosen], inputs.confidences[chosen]
-                distance = config.l2_weight * masked_l2(views[1:], target, view_weight[chosen])
+                distance = config.l2_weight * view_scale[chosen] * masked_l2(views[1:], target, view_weight[chosen])
                 distance = distance + config.perceptual_weight * context.perceptual(views[1:], target)
                 losses["views"] = config.view_weight * (confidence * distance).mean()
             if config.hold_weight:
@@ -148,6 +155,15 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
     context.preview("input_view", resize(views[:1], size))
     context.preview("views", resize(views[1:], size))
     return TuneOutputs(snapshot(parameters))
+
+
+def _with_edit(weight: Tensor, edit: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights [N,1,S,S] with those of an edit on top, and factors [N] that keep a mean under them from weakening what
+    the rest of the picture asks for.
+    """
+    total = weight + edit
+    base = weight.mean((1, 2, 3))
+    return total, total.mean((1, 2, 3)) / torch.where(base > 0, base, torch.ones_like(base))
 
 
 def _downsized(depths: Tensor, alphas: Tensor, resolution: int) -> tuple[Tensor, Tensor]:

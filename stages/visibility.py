@@ -22,7 +22,7 @@ from stages.context import Context
 @dataclass(frozen=True)
 class VisibilityInputs:
     """camera: 1, pseudo_cameras: P; input_depth, input_alpha [1,1,D,D]; view_depths, view_alphas [P,1,D,D];
-    foreground [1,1,S,S]."""
+    foreground, edit_mask [1,1,S,S]."""
 
     camera: Camera
     pseudo_cameras: Camera
@@ -31,6 +31,7 @@ class VisibilityInputs:
     view_depths: Tensor
     view_alphas: Tensor
     foreground: Tensor
+    edit_mask: Tensor
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class VisibilityConfig:
             (HFGI3D: 51 px kernel at 512², 0.05).
         edge_erode: width removed on both sides of depth discontinuities in the input view, as a fraction of
             the image width.
+        edit_erode: the two widths above are multiplied by this where the photo is edited: what was painted up to the
+            outline is meant to be seen there.
         speck: islands and holes of a visible mask below this fraction of the image area are removed and filled.
         mask_erode: width removed along each visible mask's outline, as a fraction of the image width (HFGI3D:
             3 px at 512²).
@@ -62,6 +65,7 @@ class VisibilityConfig:
     view_max_angle: float = 80.0
     silhouette_erode: float = 0.012
     edge_erode: float = 0.006
+    edit_erode: float = 0.25
     speck: float = 0.0003
     mask_erode: float = 0.006
     confidence_angle: float = 40.0
@@ -84,14 +88,14 @@ def run(inputs: VisibilityInputs, config: VisibilityConfig, context: Context) ->
     tolerance = config.tolerance * context.generator.spec.box
     edge = edge_step(inputs.camera, depth_size)
     input_valid = inputs.input_alpha > SOLID
-    trusted = trusted_texels(
-        inputs.foreground,
-        inputs.input_depth,
-        inputs.input_alpha,
-        edge,
-        config.silhouette_erode,
-        config.edge_erode,
-    )
+
+    def trust(part: float) -> Tensor:
+        widths = part * config.silhouette_erode, part * config.edge_erode
+        return trusted_texels(inputs.foreground, inputs.input_depth, inputs.input_alpha, edge, *widths)
+
+    trusted = trust(1.0)
+    if inputs.edit_mask.any():
+        trusted = torch.where(inputs.edit_mask > SOLID, trust(config.edit_erode), trusted)
     context.preview("trusted_texels", trusted)
     masks = []
     with context.progress(count, "visibility") as bar, torch.no_grad():

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import click
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import ROOT
 from PIL import Image
 
@@ -182,6 +184,109 @@ def test_what_cannot_be_used_is_told_in_one_line(
     code, out, error = pmv("invert", *arguments)
     told = [line for line in error.splitlines() if line.startswith("pmv: error: ")]
     assert (code, out, len(told)) == (2, "", 1) and message in told[0] and "Traceback" not in error
+    assert sorted(work.iterdir()) == before, "nothing half-written is left"
+
+
+LOGO = ("--overlay", "logo.png")
+PLACED = (*LOGO, "--at", "0.5,0.5", "--size", "0.3")
+
+
+def ran(run: Path) -> list[str]:
+    stages = json.loads((run / "run.json").read_text())["stages"]
+    return [name for name, stage in stages.items() if stage["ran"]]
+
+
+def test_edits_on_a_finished_run_keep_pivot_and_geometry(work: Path, pmv: Callable[..., tuple[int, str, str]]):
+    Image.new("RGBA", (20, 10), (255, 0, 0, 200)).save(work / "logo.png")
+    run, after = work / "mine", ["edit", "visibility", "warp", "inpaint", "tune", "evaluate"]
+    code, _, error = pmv("invert", *invert(work, "mine"))
+    assert code == 0, error
+    plain = hashes(run)
+
+    code, _, error = pmv("invert", "--resume", "mine", *PLACED, "--rotate", "30", "--blend", "multiply")
+    assert code == 0 and ran(run) == after, error
+    assert not read_image(run / "04_edit" / "image.png")[0].equal(read_image(run / "00_prepare" / "original.png")[0])
+    once = hashes(run)
+    changed = {Path(name).parts[0][3:] for name in plain if once[name] != plain[name]}
+    assert changed >= {"edit", "tune"} and not changed & {"prepare", "latent", "coarse"}
+
+    # what does not lie on the head is told, and the run stays as it was
+    files = {path: path.read_bytes() for path in (run / "source").iterdir()}
+    bad = (*LOGO, "--at", "0.02,0.02", "--size", "0.1", "--follow-surface")
+    code, _, error = pmv("invert", "--resume", "mine", *bad)
+    assert code == 2 and "pmv: error: the overlay logo.png: the overlay's middle 0.02,0.02 does not lie on" in error
+    assert hashes(run) == once and {path: path.read_bytes() for path in (run / "source").iterdir()} == files
+
+    # a second one goes on top, and a retouched picture that was dropped into the folder
+    code, _, error = pmv("invert", "--resume", "mine", *PLACED, "--follow-surface")
+    assert code == 0 and ran(run) == after, error
+    retouched = np.array(Image.open(run / "00_prepare" / "original.png"))
+    retouched[10:20, 8:12] = 255
+    write_png(run / "00_prepare" / "edit.png", retouched)
+    code, _, error = pmv("invert", "--resume", "mine", "--until", "edit")
+    assert code == 0 and ran(run) == ["edit"], error
+    assert len(yaml.safe_load((run / "source" / "edits.yaml").read_text())) == 2
+    both = np.array(Image.open(run / "04_edit" / "edit_mask.png"))
+    assert (both[11:19, 9:11] == 255).all() and (both[14:18, 12:20] == 255).all()
+
+    code, _, error = pmv("invert", "--resume", "mine", "--clear-edits")
+    assert code == 0 and hashes(run) == plain, error
+
+    # the same edits from the start give the same bytes
+    code, _, error = pmv("invert", *invert(work, "fresh", *PLACED, "--rotate", "30", "--blend", "multiply"))
+    assert code == 0 and hashes(work / "fresh") == once, error
+
+
+def test_what_is_out_of_distribution_can_be_overruled(work: Path, pmv: Callable[..., tuple[int, str, str]]):
+    mask = np.zeros((32, 32, 3), np.uint8)
+    mask[10:20, 10:20] = 255
+    write_png(work / "strange.png", mask)
+    code, _, error = pmv("invert", *invert(work, "strange", "--ood-mask", "strange.png", "--until", "latent"))
+    assert code == 0, error
+    found = np.array(Image.open(work / "strange" / "02_latent" / "difference_mask.png"))
+    assert np.array_equal(found, mask)
+    page = (work / "strange" / "report.html").read_text()
+    assert "out_of_distribution.png" in page and "<td>out_of_distribution</td>" in page
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((*LOGO, "--at", "0.5", "--size", "0.2"), "--overlay logo.png: at is '0.5'; give two numbers"),
+        ((*LOGO, "--at", "16,16", "--size", "0.2"), "logo.png: the overlay's middle 16,16 lies outside the picture"),
+        ((*LOGO, "--at", "0.5,0.5", "--size", "0"), "logo.png: the overlay's size is 0"),
+        ((*LOGO, "--size", "0.2"), "logo.png: lacks at"),
+        ((*LOGO, "--at", "0.02,0.02", "--size", "0.02"), "logo.png at 0.02,0.02 does not touch the head; move it"),
+        ((*PLACED, "--blend", "burn"), "there are normal, multiply, screen, overlay"),
+        ((*PLACED, "--paint-mask", "mask.png"), "--paint-mask belongs to an --edit; write it after"),
+        (("--at", "0.5,0.5"), "--at belongs to an --overlay"),
+        (("--overlay", "broken.png", *PLACED[2:]), "broken.png: cannot be read as an image"),
+        (("--overlay", "nowhere.png", *PLACED[2:]), "nowhere.png: no such image"),
+        (("--overlay", "clear.png", *PLACED[2:]), "clear.png: is transparent everywhere"),
+        (("--edit", "broken.png"), "broken.png: cannot be read as an image"),
+        (("--edit", "small.png"), "the edit small.png is 20×20 pixels; make it 32×32"),
+        (("--edit", "head.png", "--paint-mask", "small.png"), "paint mask of the edit head.png is 20×20"),
+        (("--edit", "head.png", "--paint-mask", "black.png"), "black.png: the mask is empty; paint"),
+        (("--ood-mask", "small.png"), "--ood-mask is 20×20 pixels; make it 32×32"),
+        (("--ood-mask", "white.png"), "--ood-mask covers the whole picture"),
+    ],
+)
+def test_edits_that_cannot_be_used_are_told_in_one_line(
+    work: Path, pmv: Callable[..., tuple[int, str, str]], arguments: tuple[str, ...], message: str
+):
+    Image.new("RGBA", (20, 10), (255, 0, 0, 200)).save(work / "logo.png")
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(work / "clear.png")
+    (work / "broken.png").write_bytes((work / "logo.png").read_bytes()[:40])
+    Image.fromarray(np.eye(20, dtype=np.uint8) * 255).save(work / "small.png")
+    Image.new("L", (32, 32), 0).save(work / "black.png")
+    Image.new("L", (32, 32), 255).save(work / "white.png")
+    before = sorted(work.iterdir())
+    code, out, error = pmv("invert", *invert(work, "never", *arguments))
+    told = [line for line in error.splitlines() if line.startswith("pmv: error: ")]
+    assert (code, out, len(told)) == (2, "", 1) and message in told[0] and "Traceback" not in error
+    if (work / "never").exists():  # an overlay meets the head only once there is one: finished stages are kept
+        assert "does not touch" in message and not (work / "never" / "04_edit").exists()
+        shutil.rmtree(work / "never")
     assert sorted(work.iterdir()) == before, "nothing half-written is left"
 
 

@@ -186,6 +186,7 @@ def test_tune_fits_input_and_pseudo_views(context, target, pivot: Pivot, tiny_ge
         pseudo_cameras=views,
         pseudo_views=wanted,
         blend_masks=torch.ones(len(views), 1, 32, 32),
+        warped_edit_masks=torch.zeros(len(views), 1, 32, 32),
         view_alphas=seen.alpha,
         view_depths=seen.depth,
         input_depth=image.depth,
@@ -199,6 +200,14 @@ def test_tune_fits_input_and_pseudo_views(context, target, pivot: Pivot, tiny_ge
     after = render_views(tuned, *pivot, views, 24)
     assert (after.image - wanted).square().mean() < 0.3 * (seen.image - wanted).square().mean()
     assert (after.alpha - seen.alpha).abs().mean() < 0.05
+    # an edit weighs more in every view, and weakens nothing else
+    edit = torch.zeros(1, 1, 32, 32)
+    edit[..., 12:20, 12:20] = 1
+    marked = replace(inputs, edit_mask=edit, warped_edit_masks=edit.expand(len(views), 1, 32, 32))
+    rows: list[dict] = []
+    for part in (inputs, marked):
+        tune.run(part, replace(config, steps=1), replace(context, record=lambda **row: rows.append(row)))
+    assert rows[1]["l2"] > rows[0]["l2"] and rows[1]["views"] > rows[0]["views"]
     # a view without confidence asks for nothing
     blind = tune.run(
         replace(inputs, confidences=torch.zeros(len(views)), pseudo_views=-wanted),

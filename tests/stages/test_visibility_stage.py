@@ -27,7 +27,7 @@ def inputs():
     _, depth, alpha = sphere_view(INPUT, DEPTH)
     _, view_depths, view_alphas = sphere_view(VIEWS, DEPTH)
     _, _, foreground = sphere_view(INPUT, SIZE)
-    return VisibilityInputs(INPUT, VIEWS, depth, alpha, view_depths, view_alphas, foreground)
+    return VisibilityInputs(INPUT, VIEWS, depth, alpha, view_depths, view_alphas, foreground, 0 * foreground)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,19 @@ def test_a_photo_mask_limits_what_is_used(inputs, context):
     points = VIEWS.unproject(sphere_view(VIEWS, SIZE)[1])
     assert out.visible_masks.any()
     assert not (out.visible_masks[:, 0] * (points[..., 0] < 0)).any()
+
+
+def test_an_edit_is_carried_up_to_the_outline(inputs, context, base):
+    edit = torch.zeros_like(inputs.foreground)
+    edit[..., SIZE // 2 :] = 1
+    config = VisibilityConfig(silhouette_erode=0.06)
+    eroded = run(inputs, config, context).visible_masks
+    edited = run(replace(inputs, edit_mask=edit), config, context).visible_masks
+    assert not (edited < eroded).any() and edited[2].sum() > eroded[2].sum() + 50
+    points = VIEWS.unproject(sphere_view(VIEWS, SIZE)[1])
+    assert not ((edited > eroded)[:, 0] & (points[..., 0] < -0.01)).any(), "what is not edited is eroded as before"
+    same = run(replace(inputs, edit_mask=edit), replace(config, edit_erode=1.0), context).visible_masks
+    assert torch.equal(same, eroded)
 
 
 def test_nothing_visible_is_not_an_error(inputs, context):
