@@ -42,8 +42,9 @@ class GeneratorConfig:
         radius, pivot, focal: its cameras: distance from, point looked at, focal length in image widths.
         near, far: ray lengths between which a ray is sampled.
         background: value in [-1,1] that rays which hit nothing composite to.
-        has_alpha: the subject stands alone on the background.
+        has_alpha: alpha is the subject's silhouette; false: its surroundings are part of the volume.
         full_head: trained from all sides.
+        plane_convention: a key of `pmv.generators.base.PLANE_AXES`.
         conditioning_yaw, conditioning_pitch: degrees, the camera that the mapping is told.
     """
 
@@ -55,6 +56,7 @@ class GeneratorConfig:
     background: float | None
     has_alpha: bool | None
     full_head: bool | None
+    plane_convention: Literal["eg3d", "fixed", "panohead"] | None
     conditioning_yaw: float
     conditioning_pitch: float
 

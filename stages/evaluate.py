@@ -189,10 +189,10 @@ def _mesh(
     """The coloured mesh, where it is asked for and the density has a surface."""
     if not config.mesh_resolution:
         return
-    box = generator.spec.box
+    box, volume = generator.spec.box, generator.field(planes)
     resolution = config.mesh_resolution
     vertices, faces = extract_mesh(
-        lambda points: generator.density(points, planes)[0], box, resolution, config.mesh_level, context.device
+        lambda points: volume.density(points, False)[0], box, resolution, config.mesh_level, context.device
     )
     if not len(faces):
         return

@@ -39,7 +39,8 @@ class WarpConfig:
 
 @dataclass(frozen=True)
 class WarpOutputs:
-    """warped_views [P,3,S,S]: the photo's texels where visible, the generator's background elsewhere;
+    """warped_views [P,3,S,S]: the photo's texels where visible, elsewhere the generator's plain background, or mid grey
+    where it has none;
     warped_edit_masks [P,1,S,S] in [0,1]."""
 
     warped_views: Tensor
@@ -65,7 +66,7 @@ def run(inputs: WarpInputs, config: WarpConfig, context: Context) -> WarpOutputs
             bar.update(1)
     warped = torch.cat(views)
     visible = inputs.visible_masks > SOLID
-    background = torch.full_like(warped[:, :3], context.generator.spec.background)
+    background = torch.full_like(warped[:, :3], context.generator.spec.background or 0.0)
     outputs = WarpOutputs(
         torch.where(visible, warped[:, :3].clamp(-1, 1), background), warped[:, 3:].clamp(0, 1) * visible
     )

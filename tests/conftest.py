@@ -1,11 +1,12 @@
 """Fixtures that several parts share."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
 
-from pmv.generators import EG3DConfig, EG3DGenerator
+from pmv.generators import EG3DConfig, EG3DGenerator, PanoHeadConfig, PanoHeadGenerator
 from pmv.generators.superresolution import SuperResolutionHead
 
 # Tests work on tiny tensors: a second thread gains nothing there, and where another program holds its core, every step
@@ -17,6 +18,22 @@ SHARED = ROOT.parent / "shared"
 """Data that is not part of the repository; tests that need it skip without it."""
 
 
+TINY = {
+    "z_dim": 16,
+    "w_dim": 32,
+    "plane_resolution": 16,
+    "channel_base": 256,
+    "channel_max": 16,
+    "plane_channels": 8,
+    "coarse_samples": 12,
+    "fine_samples": 12,
+    "neural_resolution": 16,
+    "resolution": 32,
+    "head": SuperResolutionHead(16, (8, 8), (True, False), stores_filter=False),
+}
+"""Numbers of a generator with 32² output."""
+
+
 def make_tiny_generator(steps: int = 120) -> EG3DGenerator:
     """A generator with 32² output that was taught one thing in two seconds: a ball of radius 0.2, coloured by
     direction.
@@ -24,20 +41,30 @@ def make_tiny_generator(steps: int = 120) -> EG3DGenerator:
     So every view has a silhouette, depth and texture, and all code paths of the real one are used.
     """
     torch.manual_seed(0)
-    config = EG3DConfig.small(
-        z_dim=16,
-        w_dim=32,
-        plane_resolution=16,
-        channel_base=256,
-        channel_max=16,
-        plane_channels=8,
-        coarse_samples=12,
-        fine_samples=12,
-        neural_resolution=16,
-        resolution=32,
-        head=SuperResolutionHead(16, (8, 8), (True, False), stores_filter=False),
-    )
-    generator = EG3DGenerator(config)
+    return _taught_a_ball(EG3DGenerator(EG3DConfig.small(**TINY)), steps)
+
+
+def make_tiny_panohead(steps: int = 120) -> PanoHeadGenerator:
+    """The same ball as a PanoHead: a tri-grid of two layers, before a painted background, its camera a little off."""
+    torch.manual_seed(0)
+    generator = PanoHeadGenerator(PanoHeadConfig.small(**TINY, plane_convention="panohead", grid_depth=2))
+    assert generator.torgb is not None
+    with torch.no_grad():
+        # the raw image starts as the first three features, and shifts are a fraction of the ball
+        channels = generator.config.plane_channels
+        generator.torgb.affine.weight.zero_()
+        generator.torgb.weight.copy_(channels**0.5 * torch.eye(3, channels)[:, :, None, None])
+        for parameter in generator.t_mapping.get_submodule("fc1").parameters():
+            parameter.mul_(0.02)
+    return _taught_a_ball(generator, steps)
+
+
+Tiny = TypeVar("Tiny", bound=EG3DGenerator)
+
+
+def _taught_a_ball(generator: Tiny, steps: int) -> Tiny:
+    config = generator.config
+    plain = not isinstance(config, PanoHeadConfig)
     optimizer = torch.optim.Adam(generator.parameters(), 1e-2)
     w = generator.mean_w(64)
     for _ in range(steps):
@@ -46,7 +73,8 @@ def make_tiny_generator(steps: int = 120) -> EG3DGenerator:
         density, features = generator.density(points, generator.planes(w))
         occupied = torch.nn.functional.softplus(density - 1)
         solid = (radius < 0.2).float()
-        colour = 0.5 + 0.45 * points / radius.clamp_min(0.05)
+        colour = 0.9 * points / radius.clamp_min(0.05)
+        colour = (colour + 1) / 2 if plain else colour
         loss = (occupied / 40 - solid).square().mean() + (solid * (features[..., :3] - colour).square()).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -55,6 +83,12 @@ def make_tiny_generator(steps: int = 120) -> EG3DGenerator:
         for block in (generator.superresolution.get_submodule(f"block{i}") for i in range(2)):
             block.get_submodule("torgb").get_parameter("weight").mul_(0.05)
     return generator.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_panohead() -> PanoHeadGenerator:
+    """See `make_tiny_panohead`; tests must copy it before they change it."""
+    return make_tiny_panohead()
 
 
 @pytest.fixture(scope="session")

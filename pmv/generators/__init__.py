@@ -11,6 +11,7 @@ from pmv.generators.eg3d import EG3DConfig, EG3DGenerator
 from pmv.generators.families import build_generator
 from pmv.generators.native import read_native, save_generator
 from pmv.generators.panohead import PanoHeadConfig, PanoHeadGenerator
+from pmv.generators.settings import with_settings
 from pmv.manifest import cached, manifest
 
 __all__ = [
@@ -56,21 +57,24 @@ def resolve_generator(name: str | Path) -> Path:
     return path
 
 
-def load_generator(name: str | Path, device: str | torch.device = "cpu") -> EG3DGenerator:
+def load_generator(
+    name: str | Path, device: str | torch.device = "cpu", plane_convention: str | None = None
+) -> EG3DGenerator:
     """A generator ready for use: evaluation mode, no gradients to its weights.
 
     Args:
         name: "heads" (the embedded generator), an official `.pkl` (read, never executed) or pmv's `.safetensors`.
         device: where its weights go.
+        plane_convention: which axes its planes stand for, a key of `PLANE_AXES`, over what the checkpoint says.
 
     Raises:
         CheckpointError: unknown, damaged, of an unsupported kind, or hostile; the message names the file.
     """
     path = resolve_generator(name)
     if path.suffix == ".safetensors":
-        generator = read_native(path)
+        generator = with_settings(read_native(path), {"plane_convention": plane_convention})
     elif path.suffix == ".pkl":
-        generator = build_generator(read_official(path), str(path))
+        generator = build_generator(read_official(path), str(path), plane_convention)
     else:
         raise CheckpointError(f"{path}: unknown kind of checkpoint {path.suffix!r}; give .pkl or .safetensors")
     return generator.to(device)

@@ -29,7 +29,7 @@ PLANE_AXES = {
 one that a tri-grid's layers are stacked along."""
 
 
-def plane_convention(axes: Tensor) -> str:
+def convention_of(axes: Tensor) -> str:
     """The key of `PLANE_AXES` that an official renderer's `plane_axes` stand for.
 
     Args:

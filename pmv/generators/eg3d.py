@@ -81,7 +81,7 @@ class EG3DConfig:
     has_alpha: bool = False
 
     @classmethod
-    def small(cls, **changes: Any) -> "EG3DConfig":
+    def small(cls, **changes: Any) -> Self:
         """The embedded generator's shape: 360° heads on mid grey, planes of 128² tight around the head, 64² rays, 256²
         output."""
         embedded = cls(

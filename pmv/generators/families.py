@@ -2,16 +2,20 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from pmv.errors import CheckpointError
+from pmv.errors import CheckpointError, PmvError
+from pmv.generators.base import convention_of
 from pmv.generators.eg3d import EG3DConfig, EG3DGenerator
 from pmv.generators.panohead import PanoHeadConfig, PanoHeadGenerator
+from pmv.generators.probe import probe_planes
+from pmv.generators.settings import with_settings
 from pmv.generators.stylegan import resample_filter
+from pmv.manifest import recognise
 
 log = logging.getLogger("pmv")
 
@@ -55,18 +59,23 @@ def family_of(state: Mapping[str, object]) -> str:
 
 
 def build_generator(
-    checkpoint: Checkpoint, source: str, convention: str | None = None, like: EG3DConfig | None = None
+    checkpoint: Checkpoint, source: str, plane_convention: str | None = None, like: EG3DConfig | None = None
 ) -> EG3DGenerator:
     """A generator of the family that an official checkpoint is of, with its weights.
+
+    The planes are read by the convention that the checkpoint's renderer kept (`plane_axes`), else by the manifest's,
+    else by that of `like`. Where none of them says, the weights are probed (`pmv.generators.probe`), and where these do
+    not tell either, the family's own is taken. A guess is said in the log.
 
     Args:
         checkpoint: what the reader found.
         source: the file, for messages, and for the manifest to recognise it by.
-        convention: of the planes, over all that checkpoint and manifest say.
+        plane_convention: of the planes, over all of these.
         like: for a checkpoint that holds weights alone: the configuration of the generator that it was tuned from.
 
     Raises:
         CheckpointError: of no family, of other numbers than it says, or asking for what is not supported.
+        InputError: `plane_convention` is none that there is.
     """
     name = family_of(checkpoint.state)
     family = FAMILIES[name]
@@ -83,7 +92,44 @@ def build_generator(
         raise CheckpointError(f"{source}: of the family {name}, unlike the generator it is said to be tuned from")
     else:
         config = like
-    return assemble(config, checkpoint.state, source)
+    said = _said_convention(checkpoint, source)
+    generator = assemble(replace(config, plane_convention=said) if said else config, checkpoint.state, source)
+    if plane_convention is not None:
+        return with_settings(generator, {"plane_convention": plane_convention})
+    if said is None and config is not like:
+        return _probed(generator, source)
+    return generator
+
+
+def _said_convention(checkpoint: Checkpoint, source: str) -> str | None:
+    """The plane convention that the checkpoint, or else the manifest, says."""
+    # files that hold weights alone have no renderer
+    axes = getattr(checkpoint, "plane_axes", None)
+    if axes is not None:
+        try:
+            return convention_of(axes)
+        except CheckpointError as error:
+            raise CheckpointError(f"{source}: {error}") from error
+    try:
+        entry = recognise(source)
+    except PmvError:  # a damaged cache is for those who ask for what lies in it
+        return None
+    return entry.plane_convention if entry is not None else None
+
+
+def _probed(generator: EG3DGenerator, source: str) -> EG3DGenerator:
+    """The generator with the plane convention that its weights speak for, where they do."""
+    own, best = generator.spec.plane_convention, probe_planes(generator).convention
+    if best is None:
+        log.warning(
+            "%s: nothing says which axes its planes stand for; they are read as %r, as is usual for its family",
+            source,
+            own,
+        )
+        return generator
+    if best != own:
+        log.warning("%s: nothing says which axes its planes stand for; only read as %r it draws a head", source, best)
+    return with_settings(generator, {"plane_convention": best})
 
 
 def assemble(config: EG3DConfig, state: Mapping[str, Tensor], source: str) -> EG3DGenerator:

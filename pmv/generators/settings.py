@@ -1,12 +1,19 @@
-"""A generator with other cameras, depth range or background than its checkpoint says: the one place to change them."""
+"""A generator with other cameras, depth range, background or plane convention than its checkpoint says: the one place
+to change them.
+"""
 
 import copy
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from pmv.errors import InputError
+from pmv.generators.base import PLANE_AXES
+from pmv.generators.probe import probe_planes
+
+log = logging.getLogger("pmv")
 
 _POSITIVE = ("radius", "focal", "near")
 
@@ -20,7 +27,9 @@ def with_settings(generator: Any, settings: Mapping[str, Any]) -> Any:
             (`conditioning_yaw`, `conditioning_pitch`) are in degrees.
 
     Raises:
-        InputError: a number that no camera can have.
+        InputError: a number that no camera can have, a background for a generator that paints its own, or an unknown
+            plane convention. A convention under which the weights draw no head, while they do under another, is said in
+            the log, and taken.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     for name in ("conditioning_yaw", "conditioning_pitch"):
@@ -31,6 +40,21 @@ def with_settings(generator: Any, settings: Mapping[str, Any]) -> Any:
     for name in _POSITIVE:
         if given.get(name, 1.0) <= 0:
             raise InputError(f"generator.{name}: must be positive, not {given[name]:g}")
+    if "background" in given and generator.spec.background is None:
+        raise InputError("generator.background: must be null, since this generator paints a background of its own")
+    convention = given.get("plane_convention")
+    if convention is not None and convention not in PLANE_AXES:
+        raise InputError(
+            f"generator.plane_convention: {convention!r} is not one of {', '.join(PLANE_AXES)}; null = the checkpoint's"
+        )
+    if convention is not None and convention != generator.spec.plane_convention:
+        best = probe_planes(generator).convention
+        if best not in (None, convention):
+            log.warning(
+                "the generator's planes are read as %r, as asked, but it draws a head only when they are read as %r",
+                convention,
+                best,
+            )
     changes = {
         holder: {f.name: given[f.name] for f in fields(getattr(generator, holder)) if f.name in given}
         for holder in ("spec", "config")

@@ -11,9 +11,9 @@ from pmv.errors import CheckpointError
 from pmv.generators import EG3DGenerator
 
 
-@pytest.fixture(params=["tiny"])
-def generator(request, tiny_generator) -> EG3DGenerator:
-    return {"tiny": tiny_generator}[request.param]
+@pytest.fixture(params=["tiny_generator", "tiny_panohead"])
+def generator(request) -> EG3DGenerator:
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
@@ -81,7 +81,9 @@ def test_gradients_reach_w_camera_and_weights(generator, w):
 
 
 def test_groups_cover_the_model_and_unknown_groups_are_refused(generator):
+    groups = [generator.tunable_parameters(name) for name in generator.GROUPS if name != "residual"]
     names = set(generator.tunable_parameters("all")) | set(generator.tunable_parameters("mapping"))
+    assert sum(map(len, groups)) == len(set().union(*groups)) == len(names)
     assert names == {name for name, _ in generator.named_parameters()}
     with pytest.raises(ValueError, match="no parameter group"):
         generator.tunable_parameters("nose")
@@ -131,6 +133,28 @@ def test_truncation_moves_to_the_mean(generator):
     torch.testing.assert_close(half, (full + average) / 2)
     cut = generator.map(z, spec.canonical_camera, 0.0, cutoff=2)
     torch.testing.assert_close(cut[:, 2:], full[:, 2:])
+
+
+def test_the_field_is_the_density_that_is_rendered(generator, w):
+    """Along a ray through the middle the field has a surface where the render says it is."""
+    planes, camera = generator.planes(w), generator.spec.canonical_camera
+    depth = generator.render(planes, w, camera, resolution=1).depth.item()
+    z = camera.position[0, 2] - torch.linspace(depth - 0.1, depth + 0.1, 41)
+    points = torch.stack([torch.zeros(41), torch.zeros(41), z], -1)[None]
+    density, features = generator.field(planes).density(points, False)
+    assert features.shape == (1, 41, 0)
+    assert density[0, 0] < 5 < density[0, -1]
+    torch.testing.assert_close(density, generator.density(points, planes)[0])
+
+
+def test_a_photos_camera_keeps_direction_and_gradients(generator):
+    yaw = torch.tensor([0.3, -0.2], requires_grad=True)
+    camera = generator.spec.orbit(yaw, 0.1)
+    placed = generator.photo_camera(camera)
+    assert torch.equal(placed.cam2world[:, :3, :3], camera.cam2world[:, :3, :3])
+    assert (placed.position - camera.position).norm(dim=1).max() < 0.1
+    placed.position.sum().backward()
+    assert yaw.grad is not None and yaw.grad.abs().min() > 0
 
 
 def test_density_outside_the_rendered_surface_is_clear(generator, w):
