@@ -60,7 +60,7 @@ class _EditCommand(click.Command):
 @click.argument("image", required=False, type=FILE)
 @click.option("--preset", "presets", multiple=True, help="demo, fidelity, hfgi3d, or a .yaml file; may be repeated.")
 @click.option("--out", type=FILE, help="Folder of the run. [default: runs/IMAGE-TIME]")
-@click.option("--generator", help="'heads' (ships with pmv), or the path of a checkpoint (.pkl, .safetensors).")
+@click.option("--generator", help="'heads' (ships with pmv), a name of 'pmv fetch', or the path of a checkpoint.")
 @click.option("--camera", type=FILE, help="EG3D dataset.json, .npy of 25 floats, transforms.json or COLMAP folder.")
 @click.option("--mask", type=FILE, help="Foreground mask, white = head. [default: alpha, or found]")
 @click.option("--ood-mask", type=FILE, help="White = what the generator cannot draw. [default: found by latent]")
