@@ -6,7 +6,7 @@ import torch
 
 from pmv.errors import CheckpointError
 from pmv.generators.base import Generator, GeneratorSpec, Render
-from pmv.generators.checkpoint import read_official
+from pmv.generators.checkpoint import SUFFIXES, read_checkpoint
 from pmv.generators.eg3d import EG3DConfig, EG3DGenerator
 from pmv.generators.families import build_generator
 from pmv.generators.native import read_native, save_generator
@@ -58,14 +58,19 @@ def resolve_generator(name: str | Path) -> Path:
 
 
 def load_generator(
-    name: str | Path, device: str | torch.device = "cpu", plane_convention: str | None = None
+    name: str | Path,
+    device: str | torch.device = "cpu",
+    plane_convention: str | None = None,
+    like: str | Path | None = None,
 ) -> EG3DGenerator:
     """A generator ready for use: evaluation mode, no gradients to its weights.
 
     Args:
-        name: "heads" (the embedded generator), an official `.pkl` (read, never executed) or pmv's `.safetensors`.
+        name: "heads" (the embedded generator), a name of the manifest that was fetched, pmv's `.safetensors`, or a file
+            of the official kinds: `.pkl`, `.pt`, `.pth` (read, never executed; see `pmv.generators.checkpoint`).
         device: where its weights go.
         plane_convention: which axes its planes stand for, a key of `PLANE_AXES`, over what the checkpoint says.
+        like: name or path of the generator that it was tuned from, for a file that holds weights alone.
 
     Raises:
         CheckpointError: unknown, damaged, of an unsupported kind, or hostile; the message names the file.
@@ -73,8 +78,10 @@ def load_generator(
     path = resolve_generator(name)
     if path.suffix == ".safetensors":
         generator = with_settings(read_native(path), {"plane_convention": plane_convention})
-    elif path.suffix == ".pkl":
-        generator = build_generator(read_official(path), str(path), plane_convention)
+    elif path.suffix in SUFFIXES:
+        config = load_generator(like).config if like is not None else None
+        generator = build_generator(read_checkpoint(path), str(path), plane_convention, config)
     else:
-        raise CheckpointError(f"{path}: unknown kind of checkpoint {path.suffix!r}; give .pkl or .safetensors")
+        kinds = ", ".join((*SUFFIXES, ".safetensors"))
+        raise CheckpointError(f"{path}: unknown kind of checkpoint {path.suffix!r}; give one of {kinds}")
     return generator.to(device)

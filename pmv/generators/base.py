@@ -39,7 +39,7 @@ def convention_of(axes: Tensor) -> str:
         CheckpointError: the axes are of no known convention.
     """
     for name, planes in PLANE_AXES.items():
-        wanted = torch.eye(3)[[[u, v, 3 - u - v] for u, v in planes]]
+        wanted = torch.eye(3)[torch.tensor([[u, v, 3 - u - v] for u, v in planes])]
         if axes.shape == wanted.shape and torch.equal(axes.detach().cpu().float(), wanted):
             return name
     raise CheckpointError(

@@ -1,41 +1,25 @@
-"""Reads official `.pkl` checkpoints without executing anything in them.
+"""What a generator checkpoint of the official kinds says: its weights, how its generator was built, which axes its planes
+stand for.
 
-An official EG3D file is a pickle whose persistence wrapper carries Python *source code* that `pickle.load` would
-execute. Here an unpickler with a closed list of names rebuilds plain containers, tensors from their bytes, and inert
-records in place of every class that official files mention; nothing that a file names is ever imported, and any other
-name is refused. Tensor sizes are checked against the bytes that are really there before memory is taken.
+Read here are the training snapshots of EG3D and PanoHead (`.pkl`, the generator wrapped by the persistence decorator,
+below `G_ema` or bare), and what is saved of tuned generators: whole modules and state dicts written by `torch.save`
+(PTI, EG3D-projector), and PanoHead's tuned `.pkl`. `pmv.generators.pickles` reads the file; nothing in it is executed.
 """
 
-import io
-import pickle
-from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from pmv.errors import CheckpointError
+from pmv.generators.pickles import Record, TensorRef, open_pickle, refuse
 
-_INERT_MODULES = ("training.", "torch_utils.", "dnnlib.", "torch.nn.modules.")
-"""Classes below these modules are rebuilt as `Record`s: data, no behaviour."""
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_PROTOCOL = 1001
-_MAX_DEPTH = 64
-_STORAGE_DTYPES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
+SUFFIXES = (".pkl", ".pt", ".pth")
+_PLACES = ("G_ema", "G", "generator", "state_dict", "model")
+"""Where files keep a generator, the best first."""
+_MAX_MODULES = 20_000
 
 
 @dataclass(frozen=True)
@@ -44,204 +28,119 @@ class OfficialCheckpoint:
 
     Attributes:
         state: official state-dict key → tensor.
-        init_kwargs: constructor arguments of the generator.
-        class_name: name of the generator's class.
+        init_kwargs: constructor arguments of the generator; None where the file holds weights alone.
+        class_name: name of the generator's class, "" where the file does not say.
         neural_resolution: side of the ray-marched image at the end of training, None if not recorded.
+        plane_axes: [3,3,3], the axes of each plane as the pickled renderer kept them; None if not recorded.
+        format: "pickle", "torch.save" or "torch.save (legacy)".
     """
 
     state: dict[str, Tensor]
-    init_kwargs: dict[str, Any]
+    init_kwargs: dict[str, Any] | None
     class_name: str
     neural_resolution: int | None
+    plane_axes: Tensor | None
+    format: str
 
 
-class Record:
-    """Stands in for an object of a class that is not rebuilt: it keeps the pickled state and does nothing."""
+def read_checkpoint(path: Path, only: tuple[str, ...] | None = None) -> OfficialCheckpoint:
+    """Reads the generator of a `.pkl`, `.pt` or `.pth`.
 
-    def __init__(self, *_args: object, **_kwargs: object) -> None:
-        self.state: dict[str, Any] = {}
+    Args:
+        only: read just the tensors whose names end so (others stand in `state` as meta tensors); None = all.
 
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, dict):
-            self.state = state
-
-
-class _EasyDict(dict):
-    """Official configuration dictionaries: a dict, without attribute access."""
-
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, dict):
-            self.update(state)
-
-
-def _persistent_object(meta: dict[str, Any]) -> Record:
-    """The persistence wrapper's reconstruction, minus the execution of `meta["module_src"]`."""
-    record = Record()
-    record.state = dict(meta["state"])
-    record.state["__class_name__"] = str(meta.get("class_name", ""))
-    return record
-
-
-@dataclass
-class _Storage:
-    """A tensor's flat memory; the bytes of a legacy stream arrive after the objects that refer to them."""
-
-    dtype: torch.dtype
-    size: int
-    flat: Tensor | None = None
+    Raises:
+        CheckpointError: missing, damaged, hostile, or holding no generator.
+    """
+    with open_pickle(path) as pickled:
+        found = _generator(pickled.content)
+        if found is None:
+            raise CheckpointError(f"{path}: holds no generator (neither G_ema nor a state dict)")
+        refs = _tensors(found) if isinstance(found, Record) else _state_dict(found)
+        if not refs:
+            raise CheckpointError(f"{path}: its generator holds no tensors")
+        if sum(ref.storage.size * ref.dtype.itemsize for ref in refs.values()) > 2 * path.stat().st_size:
+            raise refuse("its tensors share memory in a way that would fill this machine's")
+        state = {name: ref.read() if only is None or name.endswith(only) else ref.blank() for name, ref in refs.items()}
+        said = found.state if isinstance(found, Record) else {}
+        axes = _plane_axes(said)
+        resolution = said.get("neural_rendering_resolution")
+        return OfficialCheckpoint(
+            state,
+            _init_kwargs(said),
+            str(said.get("__class_name__", "")),
+            int(resolution) if resolution else None,
+            axes.read() if axes is not None else None,
+            pickled.format,
+        )
 
 
-@dataclass(frozen=True)
-class _StorageType:
-    dtype: torch.dtype
+def _is_module(value: object) -> bool:
+    return isinstance(value, Record) and ("_parameters" in value.state or "_modules" in value.state)
 
 
-def _rebuild_tensor(storage: _Storage, offset: int, size: tuple, stride: tuple, *_: object) -> Tensor:
-    if not isinstance(storage, _Storage) or storage.flat is None:
-        raise pickle.UnpicklingError("a tensor without its bytes")
-    # as_strided refuses views that reach beyond the storage; the clone lets the storage go
-    return storage.flat.as_strided(tuple(size), tuple(stride), int(offset)).clone()
+def _is_state_dict(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(name, str) and isinstance(tensor, TensorRef) for name, tensor in value.items())
+    )
 
 
-class _NumpyType(Record):
-    """A numpy dtype, kept by its code ("f8")."""
-
-    def __init__(self, code: str, *_: object) -> None:
-        super().__init__()
-        self.code = str(code)
-
-
-def _numpy_scalar(kind: _NumpyType, data: bytes) -> int | float | bool:
-    """Numpy numbers stray into official configurations; they become plain ones."""
-    if kind.code not in ("f4", "f8", "i4", "i8", "b1"):
-        raise pickle.UnpicklingError("a number of an unknown type")
-    return np.frombuffer(data, kind.code, count=1)[0].item()
+def _generator(content: object) -> Record | dict[str, TensorRef] | None:
+    """The module or state dict of the generator within a file's content."""
+    places = [content]
+    if isinstance(content, dict):
+        places += [content[place] for place in _PLACES if place in content]
+    for value in places:
+        if _is_module(value) or _is_state_dict(value):
+            return value  # pyright: ignore[reportReturnType]
+    return None
 
 
-def _rebuild_parameter(data: Tensor, *_: object) -> Tensor:
-    return data
+def _state_dict(found: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
+    """A saved state dict; of a data-parallel module, without the prefix that this adds."""
+    prefix = "module." if all(name.startswith("module.") for name in found) else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
-    """An unpickler that knows a closed list of names."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "collections" and name == "OrderedDict":
-            return OrderedDict
-        if module == "builtins" and name == "set":
-            return set
-        if module == "torch._utils" and name == "_rebuild_tensor_v2":
-            return _rebuild_tensor
-        if module == "torch._utils" and name == "_rebuild_parameter":
-            return _rebuild_parameter
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "scalar":
-            return _numpy_scalar
-        if module == "numpy" and name == "dtype":
-            return _NumpyType
-        if module == "torch.storage" and name == "_load_from_bytes":
-            return _read_legacy_storage
-        if module == "torch" and name in _STORAGE_DTYPES:
-            return _StorageType(_STORAGE_DTYPES[name])
-        if module == "torch_utils.persistence" and name == "_reconstruct_persistent_obj":
-            return _persistent_object
-        if module == "dnnlib.util" and name == "EasyDict":
-            return _EasyDict
-        if module.startswith(_INERT_MODULES) and name.isidentifier():
-            return type("Record", (Record,), {})
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which a generator checkpoint has no need of")
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it refers to objects outside the file")
-
-
-class _LegacyUnpickler(_RestrictedUnpickler):
-    """As above, for the object part of `torch.save`'s legacy stream, whose storages are persistent ids."""
-
-    def __init__(self, stream: io.BytesIO) -> None:
-        super().__init__(stream)
-        self.storages: dict[str, _Storage] = {}
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, storage_type, key, _location, size, *_view = pid
-        if kind != "storage" or not isinstance(storage_type, _StorageType):
-            raise pickle.UnpicklingError("an unknown kind of persistent object")
-        return self.storages.setdefault(str(key), _Storage(storage_type.dtype, int(size)))
-
-
-def _read_legacy_storage(data: bytes) -> _Storage:
-    """One storage from a legacy `torch.save` stream: magic, protocol, system, object, keys, then size and bytes of
-    each."""
-    if not isinstance(data, bytes):
-        raise pickle.UnpicklingError("a tensor's memory that is not bytes")
-    stream = io.BytesIO(data)
-    magic = _RestrictedUnpickler(stream).load()
-    protocol = _RestrictedUnpickler(stream).load()
-    if magic != _LEGACY_MAGIC or protocol != _LEGACY_PROTOCOL:
-        raise pickle.UnpicklingError("a tensor's memory in an unknown format")
-    if not _RestrictedUnpickler(stream).load().get("little_endian", False):
-        raise pickle.UnpicklingError("big-endian tensors")
-    unpickler = _LegacyUnpickler(stream)
-    result = unpickler.load()
-    if not isinstance(result, _Storage):
-        raise pickle.UnpicklingError("a tensor's memory that holds something else")
-    for key in _RestrictedUnpickler(stream).load():
-        storage = unpickler.storages[key]
-        count = int.from_bytes(stream.read(8), "little", signed=True)
-        length = count * storage.dtype.itemsize
-        if count != storage.size or length < 0 or length > len(data) - stream.tell():
-            raise pickle.UnpicklingError("a tensor that is larger than its file")
-        raw = bytearray(stream.read(length))
-        storage.flat = torch.frombuffer(raw, dtype=storage.dtype) if raw else torch.empty(0, dtype=storage.dtype)
-    return result
-
-
-def _tensors(module: Record, prefix: str = "", depth: int = 0) -> dict[str, Tensor]:
+def _tensors(module: Record) -> dict[str, TensorRef]:
     """The state dict of a recorded module tree."""
-    if depth > _MAX_DEPTH:
-        raise pickle.UnpicklingError("modules nested too deeply")
-    found = {}
-    for kind in ("_parameters", "_buffers"):
-        for name, value in (module.state.get(kind) or {}).items():
-            if isinstance(value, Tensor):
-                found[f"{prefix}{name}"] = value
-    for name, child in (module.state.get("_modules") or {}).items():
-        if isinstance(child, Record):
-            found.update(_tensors(child, f"{prefix}{name}.", depth + 1))
+    found: dict[str, TensorRef] = {}
+    waiting, seen = [("", module)], 0
+    while waiting:
+        prefix, module = waiting.pop()
+        seen += 1
+        if seen > _MAX_MODULES or len(found) > _MAX_MODULES:  # few modules that hold each other make endless trees
+            raise refuse("it has more modules than any generator")
+        passing = module.state.get("_non_persistent_buffers_set") or set()
+        for kind in ("_parameters", "_buffers"):
+            for name, value in _items(module, kind):
+                if isinstance(value, TensorRef) and not (kind == "_buffers" and name in passing):
+                    found[f"{prefix}{name}"] = value
+        waiting += [(f"{prefix}{name}.", child) for name, child in _items(module, "_modules") if isinstance(child, Record)]
     return found
 
 
-def read_official(path: Path) -> OfficialCheckpoint:
-    """Reads the generator (`G_ema`, or the bare generator) of an official `.pkl`.
+def _items(module: Record, kind: str) -> list[tuple[Any, Any]]:
+    entries = module.state.get(kind)
+    return list(entries.items()) if isinstance(entries, dict) else []
 
-    Raises:
-        CheckpointError: missing, not a pickle, truncated, or naming anything outside the closed list.
-    """
-    try:
-        with path.open("rb") as stream:
-            if stream.read(1) != b"\x80":
-                raise CheckpointError(f"{path}: not a pickled checkpoint; give an official .pkl or pmv's .safetensors")
-            stream.seek(0)
-            content = _RestrictedUnpickler(stream).load()
-        generator = content.get("G_ema") if isinstance(content, dict) else content
-        if not isinstance(generator, Record):
-            raise CheckpointError(f"{path}: holds no generator (G_ema)")
-        state = generator.state
-        kwargs = state.get("_init_kwargs") or state.get("init_kwargs")
-        if not isinstance(kwargs, dict):
-            raise CheckpointError(f"{path}: does not say how its generator was built (init_kwargs)")
-        kwargs = dict(kwargs)
-        # the training script replaces the rendering options after construction: the attribute is the truth
-        if isinstance(state.get("rendering_kwargs"), dict):
-            kwargs["rendering_kwargs"] = state["rendering_kwargs"]
-        resolution = state.get("neural_rendering_resolution")
-        return OfficialCheckpoint(
-            _tensors(generator), kwargs, state.get("__class_name__", ""), int(resolution) if resolution else None
-        )
-    except CheckpointError:
-        raise
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: refused: {' '.join(str(error).split())}") from error
-    except Exception as error:  # a malformed pickle can raise anything; none of it may reach the user as a traceback
-        raise CheckpointError(f"{path}: damaged checkpoint ({type(error).__name__})") from error
+
+def _init_kwargs(said: Mapping[str, Any]) -> dict[str, Any] | None:
+    kwargs = said.get("_init_kwargs") or said.get("init_kwargs")
+    if not isinstance(kwargs, dict):
+        return None
+    kwargs = dict(kwargs)
+    # the training script replaces the rendering options after construction: the attribute is the truth
+    if isinstance(said.get("rendering_kwargs"), dict):
+        kwargs["rendering_kwargs"] = said["rendering_kwargs"]
+    return kwargs
+
+
+def _plane_axes(said: Mapping[str, Any]) -> TensorRef | None:
+    """The attribute `plane_axes` of the renderer, an attribute of the generator like any other module."""
+    modules = said.get("_modules")
+    renderer = modules.get("renderer") if isinstance(modules, dict) else None
+    axes = renderer.state.get("plane_axes") if isinstance(renderer, Record) else None
+    return axes if isinstance(axes, TensorRef) else None
