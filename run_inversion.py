@@ -64,6 +64,7 @@ class _EditCommand(click.Command):
 @click.option("--camera", type=FILE, help="EG3D dataset.json, .npy of 25 floats, transforms.json or COLMAP folder.")
 @click.option("--mask", type=FILE, help="Foreground mask, white = head. [default: alpha, or found]")
 @click.option("--ood-mask", type=FILE, help="White = what the generator cannot draw. [default: found by latent]")
+@click.option("--face", type=click.IntRange(1), help="Which face of the photo, numbered by size. [default: largest]")
 @click.option("--seed", type=int, help="Seed of every random number.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to compute.")
 @click.option("--set", "settings", multiple=True, metavar="STAGE.KEY=VALUE", help="Change one value of the config.")
@@ -82,6 +83,7 @@ def invert(
     until: str | None,
     settings: Sequence[str],
     generator: str | None,
+    face: int | None,
     seed: int | None,
     device: str | None,
     clear_edits: bool,
@@ -100,7 +102,7 @@ def invert(
     from stages.edit_list import group_options
     from stages.invert import Request, invert
 
-    values = {"run.generator": generator, "run.seed": seed, "run.device": device}
+    values = {"run.generator": generator, "run.seed": seed, "run.device": device, "prepare.face": face}
     request = Request(
         presets=presets,
         settings=(*settings, *(f"{key}={value}" for key, value in values.items() if value is not None)),
@@ -113,6 +115,35 @@ def invert(
     )
     _log_to_stderr()
     click.echo(invert(request, image, out, resume))
+
+
+@cli.command()
+@click.argument("photo", type=FILE)
+@click.option("--out", type=FILE, required=True, help="Folder for image.png, mask.png, camera.json, crop.json.")
+@click.option("--preset", "presets", multiple=True, help="demo, fidelity, hfgi3d, or a .yaml file; may be repeated.")
+@click.option("--generator", help="For which generator: 'heads' (ships with pmv), a fetched name, or a checkpoint.")
+@click.option("--face", type=click.IntRange(1), help="Which face, numbered by size. [default: the largest]")
+@click.option("--camera", type=FILE, help="Of a photo that is aligned already; see invert.")
+@click.option("--mask", type=FILE, help="Foreground mask, white = head. [default: alpha, or found]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to compute.")
+@click.option("--set", "settings", multiple=True, metavar="STAGE.KEY=VALUE", help="Change one value of the config.")
+def prepare(
+    photo: Path,
+    out: Path,
+    presets: Sequence[str],
+    generator: str | None,
+    face: int | None,
+    device: str | None,
+    settings: Sequence[str],
+    **given: Path | None,
+) -> None:
+    """Align PHOTO for a generator: find the face, crop it, find its camera and foreground. Prints the folder."""
+    from stages.prepare_folder import PrepareRequest, prepare
+
+    values = {"run.generator": generator, "run.device": device, "prepare.face": face}
+    chosen = tuple(f"{key}={value}" for key, value in values.items() if value is not None)
+    _log_to_stderr()
+    click.echo(prepare(PrepareRequest(presets, (*settings, *chosen), **given), photo, out))
 
 
 @cli.command()

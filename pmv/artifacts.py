@@ -6,6 +6,7 @@ which field is what,
 so that a file can be read without the class that wrote it.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -161,7 +162,12 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mappin
     # save_file refuses tensors that share memory (an expanded w, say)
     own = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(own, temporary, metadata={_HEADER: json.dumps(header, sort_keys=True)})
+        try:
+            save_file(own, temporary, metadata={_HEADER: json.dumps(header, sort_keys=True)})
+        except SafetensorError as error:
+            if "StorageFull" in str(error) or "No space left" in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+            raise
 
 
 def save_packed(path: str | Path, packed: Packed) -> None:

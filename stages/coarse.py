@@ -23,7 +23,8 @@ from stages.context import Context
 
 @dataclass(frozen=True)
 class CoarseInputs:
-    """original [1,3,S,S]; foreground, difference_mask [1,1,S,S]; pivot_w [1,num_ws,w_dim]; noise; camera: one."""
+    """original [1,3,S,S]; foreground, difference_mask [1,1,S,S]; pivot_w [1,num_ws,w_dim]; noise; camera: one; valid
+    [1,1,S,S], 0 in the photo's mirrored border, None = there is none."""
 
     original: Tensor
     foreground: Tensor
@@ -31,6 +32,7 @@ class CoarseInputs:
     pivot_w: Tensor
     noise: dict[str, Tensor]
     camera: Camera
+    valid: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ def run(inputs: CoarseInputs, config: CoarseConfig, context: Context) -> CoarseO
     reference = render_views(generator, w, noise, views) if config.hold_weight and config.steps else None
     optimizer = torch.optim.Adam(parameters.values(), config.learning_rate)
     keep = 1.0 - inputs.difference_mask
+    if inputs.valid is not None:
+        keep = keep * inputs.valid
     with context.progress(config.steps, "coarse") as bar:
         for step in range(config.steps):
             cameras = inputs.camera

@@ -17,14 +17,16 @@ from pmv.errors import InputError
 from pmv.images import resize
 from pmv.masks import SOLID, dilate, feather
 from pmv.overlay import draw_overlay
+from pmv.portrait.photo import crop_tensor
 from stages.context import Context
 from stages.edit_list import LoadedEdit
 
 
 @dataclass(frozen=True)
 class EditInputs:
-    """photo [1,3,H,W]; photo_edits: laid over one another in their order; original [1,3,S,S], the aligned picture
-    without edits; foreground [1,1,S,S]; camera: 1; input_depth, input_alpha [1,1,D,D] of the coarse geometry."""
+    """photo [1,3,H,W], uint8 or float32 in [-1,1]; photo_edits: laid over one another in their order; original
+    [1,3,S,S], the aligned picture without edits; foreground [1,1,S,S]; camera: 1; input_depth, input_alpha [1,1,D,D] of
+    the coarse geometry; crop [2,3], pixels of the photo → pixels of `original`, None = only scaled."""
 
     photo: Tensor
     photo_edits: tuple[LoadedEdit, ...]
@@ -33,6 +35,7 @@ class EditInputs:
     camera: Camera
     input_depth: Tensor
     input_alpha: Tensor
+    crop: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,16 @@ def check_frame(edit: LoadedEdit, photo_shape: Sequence[int], size: int) -> None
             )
 
 
-def _aligned(picture: Tensor, inputs: EditInputs) -> Tensor:
-    """A picture or mask [1,C,h,w] in the photo's frame or the aligned one, in the aligned one [1,C,S,S]."""
-    return resize(picture, inputs.original.shape[-1])
+def _aligned(picture: Tensor, inputs: EditInputs, is_photo: bool = False) -> Tensor:
+    """A picture or mask [1,C,h,w] in the photo's frame or the aligned one, in the aligned one [1,C,S,S].
+
+    One that has the size of both is taken to be the aligned one, unless it is the photo itself.
+    """
+    size = inputs.original.shape[-1]
+    height, width = picture.shape[-2:]
+    if not is_photo and ((height, width) == (size, size) or (height, width) != tuple(inputs.photo.shape[-2:])):
+        return resize(picture, size)
+    return crop_tensor(picture, inputs.crop, size)
 
 
 def _lay(edit: LoadedEdit, image: Tensor, inputs: EditInputs, config: EditConfig) -> tuple[Tensor, Tensor]:
@@ -138,7 +148,7 @@ def _retouch(edit: LoadedEdit, image: Tensor, inputs: EditInputs, config: EditCo
     if edit.mask is not None:
         mask = _aligned(edit.mask, inputs).clamp(0, 1)
         return torch.lerp(image, picture, mask), mask
-    bases = (_aligned(inputs.photo, inputs), inputs.original, image)
+    bases = (_aligned(inputs.photo, inputs, is_photo=True), inputs.original, image)
     changes = [(picture - base).abs().amax(1, keepdim=True) > config.threshold for base in bases]
     changed = min(changes, key=lambda mask: int(mask.sum()))
     # a single pixel is noise of the file format

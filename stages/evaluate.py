@@ -24,7 +24,8 @@ _MESH_VIEWS = 8
 class EvaluateInputs:
     """image [1,3,S,S] with the edit; foreground, edit_mask [1,1,S,S]; camera: 1; pivot_w [1,num_ws,w_dim]; noise,
     tuned_state: tensors by name; pseudo_cameras: P; pseudo_views, warped_views [P,3,S,S]; blend_masks, visible_masks
-    [P,1,S,S]; input_render [1,3,S,S], the coarse generator's input view."""
+    [P,1,S,S]; input_render [1,3,S,S], the coarse generator's input view; valid [1,1,S,S], 0 in the photo's
+    mirrored border, None = there is none."""
 
     image: Tensor
     foreground: Tensor
@@ -39,6 +40,7 @@ class EvaluateInputs:
     warped_views: Tensor
     visible_masks: Tensor
     input_render: Tensor
+    valid: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ def _fidelity(views: dict[str, Tensor], inputs: EvaluateInputs, context: Context
     metrics = {}
     for name, view in views.items():
         mask = inputs.foreground if name == "tuned" else inputs.foreground * (1 - inputs.edit_mask)
+        mask = mask if inputs.valid is None else mask * inputs.valid
         metrics[f"{name}_psnr"] = psnr(view, inputs.image, mask).item()
         metrics[f"{name}_ssim"] = ssim(view, inputs.image, mask).item()
         # the same content outside the mask on both sides, so that only the foreground is compared

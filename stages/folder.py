@@ -17,7 +17,7 @@ from typing import Any
 from pmv.artifacts import Packed, file_hash, fsync_folder, read_json, save_packed, value_hash, write_json, write_text
 from pmv.camera import Camera
 from pmv.errors import InputError, PmvError
-from pmv.images import read_image, read_mask
+from pmv.images import read_bytes, read_mask
 from stages.edit_list import Edit, edit_files, load_edits, save_edits
 from stages.table import Stage
 
@@ -50,14 +50,15 @@ class Sources:
         """Read everything; the values are the table's sources.
 
         Returns:
-            photo ``[1,3,H,W]``; photo_mask ``[1,1,H,W]`` or None (the photo's alpha stands in for a missing mask);
+            photo uint8 ``[1,3,H,W]``; photo_mask ``[1,1,H,W]`` or None (the photo's alpha, uint8, stands in for a
+            missing mask);
             photo_camera: one `Camera` or None; photo_ood_mask ``[1,1,h,w]`` or None; photo_edits: a tuple of
             `LoadedEdit`.
 
         Raises:
             InputError: a file is missing, damaged or holds something else.
         """
-        photo, alpha = read_image(self.photo)
+        photo, alpha = read_bytes(self.photo)
         mask = read_mask(self.mask) if self.mask else alpha
         return {
             "photo": photo,

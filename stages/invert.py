@@ -1,13 +1,14 @@
 """From a request to an inverted photo: makes or finds the run's folder, then lets the runner work."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pmv.artifacts import file_hash
-from pmv.errors import InputError, PmvError
+from pmv.errors import InputError, PhotoError, PmvError, disk_errors
 from pmv.generators import load_generator
 from pmv.manifest import manifest
 from stages.config import Config, load_config, read_yaml
@@ -70,14 +71,18 @@ def invert(
     if resume is not None:
         folder = RunFolder(resume, table)
         folder.require_run()
-        config, generator = _configure(request, table, generator, folder / "config.yaml")
+        config, generator = configure(request, table, generator, folder / "config.yaml")
         runner = Runner(folder, config, request.command, generator)
         paths = {"mask": request.mask, "camera": request.camera, "ood_mask": request.ood_mask}
         _check_sources(folder.sources_with(request.edits, request.clear_edits, **paths), runner)
         with folder.locked():
             folder.tidy()
             folder.update_sources(**paths)
-        with folder.changed_edits(request.edits, request.clear_edits):
+        with (
+            folder.changed_edits(request.edits, request.clear_edits),
+            _naming(folder.sources().photo_name),
+            disk_errors(folder.path),
+        ):
             runner.run(request.first, request.until)
         return folder.path
     if image is None:
@@ -86,11 +91,20 @@ def invert(
     folder = RunFolder(out or Path("runs") / f"{image.stem}-{time.strftime('%Y%m%d-%H%M%S')}", table)
     _check_free(folder, image)
     sources.read()  # what cannot be read is told before anything is made
-    config, generator = _configure(request, table, generator)
+    config, generator = configure(request, table, generator)
     return _start(folder, sources, config, request, generator)
 
 
-def _configure(
+@contextmanager
+def _naming(photo: str) -> Iterator[None]:
+    """Put the photo's name in front of what is wrong with it."""
+    try:
+        yield
+    except PhotoError as error:
+        raise InputError(f"{photo}: {error}") from error
+
+
+def configure(
     request: Request, table: Sequence[Stage], generator: Any, saved: Path | None = None
 ) -> tuple[Config, Any]:
     """The run's config, with what goes with its generator, and the generator.
@@ -154,15 +168,13 @@ def _start(folder: RunFolder, sources: Sources, config: Config, request: Request
     try:
         runner = Runner(folder, config, request.command, generator)
         _check_sources(sources, runner)
-        try:
+        with _naming(str(sources.photo)), disk_errors(folder.path):
             folder.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder.path}: cannot be made ({error.strerror}); give another --out") from error
-        with folder.locked():
-            folder.tidy()
-            folder.write_config(config.as_yaml())
-            folder.write_sources(sources)
-        runner.run(request.first, request.until)
+            with folder.locked():
+                folder.tidy()
+                folder.write_config(config.as_yaml())
+                folder.write_sources(sources)
+            runner.run(request.first, request.until)
     except PmvError:
         if is_new and not any(folder.record(stage) for stage in folder.table):
             folder.clear()

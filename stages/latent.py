@@ -24,12 +24,15 @@ from stages.context import Context
 @dataclass(frozen=True)
 class LatentInputs:
     """original [1,3,S,S] without edits; foreground [1,1,S,S]; initial_camera: batch of 1; photo_ood_mask
-    [1,1,S,S] in [0,1], 1 = out of distribution, or None = find it."""
+    [1,1,S,S] in [0,1], 1 = out of distribution, or None = find it; valid [1,1,S,S], 0 in the photo's mirrored border,
+    None = there is none; camera_confidence in (0,1]."""
 
     original: Tensor
     foreground: Tensor
     initial_camera: Camera
     photo_ood_mask: Tensor | None = None
+    valid: Tensor | None = None
+    camera_confidence: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class LatentConfig:
         camera_rate: learning rate of the camera, relative to `learning_rate`; 0 keeps the given camera.
         camera_prior_degrees: the camera's turn is penalised as a Gaussian of this standard deviation.
         camera_prior_shift: as above for its shift, in world units.
+        camera_prior_widen: both are wider by this, times one minus the confidence in the camera.
         camera_weight: of that penalty.
         difference_from: part of the steps after which pixels that cannot be fitted are left out; 1 = never. A user's
             mask holds from the first step.
@@ -77,6 +81,7 @@ class LatentConfig:
     camera_rate: float = 0.5
     camera_prior_degrees: float = 3.0
     camera_prior_shift: float = 0.02
+    camera_prior_widen: float = 2.0
     camera_weight: float = 0.02
     difference_from: float = 0.6
     difference_threshold: float = 0.4
@@ -187,7 +192,11 @@ def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentO
         groups.append({"params": [turn, shift], "lr": config.learning_rate * config.camera_rate * 0.1})
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.999))
     difference = torch.zeros_like(inputs.foreground) if given is None else (given > 0.5).float()
-    keep = 1.0 - difference
+    valid = torch.ones_like(inputs.foreground) if inputs.valid is None else inputs.valid
+    foreground = inputs.foreground * valid
+    keep = (1.0 - difference) * valid
+    # an uncertain camera may go further; the penalty is that of a wider Gaussian
+    reach = 1.0 + config.camera_prior_widen * (1.0 - inputs.camera_confidence)
     looks = config.difference_from < 1 and given is None
     camera = inputs.initial_camera
     with context.progress(config.steps, "latent") as bar:
@@ -207,12 +216,15 @@ def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentO
                 "w_distance": config.w_distance_weight * w_distance(w).mean() / spread**2,
             }
             if spec.has_alpha and config.alpha_weight:
-                losses["alpha"] = config.alpha_weight * masked_l2(resize(out.alpha, size), inputs.foreground).mean()
+                losses["alpha"] = (
+                    config.alpha_weight * masked_l2(resize(out.alpha, size), inputs.foreground, valid).mean()
+                )
             if config.optimise_noise:
                 losses["noise"] = config.noise_weight * noise_regulariser(noise.values())
             if config.camera_rate:
-                angle = turn.square().sum() / (config.camera_prior_degrees * torch.pi / 180) ** 2
-                losses["camera"] = config.camera_weight * (angle + shift.square().sum() / config.camera_prior_shift**2)
+                angle = turn.square().sum() / (reach * config.camera_prior_degrees * torch.pi / 180) ** 2
+                moved = shift.square().sum() / (reach * config.camera_prior_shift) ** 2
+                losses["camera"] = config.camera_weight * (angle + moved)
             total = torch.stack(list(losses.values())).sum()
             optimizer.zero_grad(set_to_none=True)
             total.backward()
@@ -223,9 +235,9 @@ def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentO
                         value.sub_(value.mean()).mul_(value.square().mean().rsqrt())
             if looks and step == int(config.steps * config.difference_from):
                 difference = find_difference(
-                    view.detach(), image, inputs.foreground, config.difference_threshold, config.difference_most
+                    view.detach(), image, foreground, config.difference_threshold, config.difference_most
                 )
-                keep = 1.0 - difference
+                keep = (1.0 - difference) * valid
             values = {name: value.item() for name, value in losses.items()}
             context.record(step=step, **values)
             bar.set_postfix(**{name: f"{value:.3f}" for name, value in values.items() if name in ("l2", "perceptual")})
@@ -236,12 +248,10 @@ def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentO
         noise = {name: value.detach() for name, value in noise.items()}
         view = resize(generator.render(generator.planes(pivot, noise), pivot, camera).image, size)
         if looks:
-            difference = find_difference(
-                view, image, inputs.foreground, config.difference_threshold, config.difference_most
-            )
+            difference = find_difference(view, image, foreground, config.difference_threshold, config.difference_most)
     context.preview("pivot", view)
     context.preview("difference_mask", difference)
     context.preview("out_of_distribution", show_difference(image, difference))
-    inside = inputs.foreground > 0.5
+    inside = foreground > 0.5
     part = float(difference[inside].mean()) if inside.any() else 0.0
     return LatentOutputs(pivot, noise, camera, difference, part)

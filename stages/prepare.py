@@ -1,32 +1,48 @@
-"""00 prepare: an aligned photo becomes the picture that the generator is asked for: foreground and camera.
+"""00 prepare: a photo becomes the picture that the generator is asked for: aligned, with its foreground and camera.
 
-The photo must already be square and aligned the way the generator's training images are. A missing mask is found with
-GrabCut (Rother et al. 2004), a missing camera by comparing the photo with the mean head from a grid of directions and
-refining the best.
+A photo that is already square and aligned like the generator's training images is taken as it is. Any other is searched
+for a face, cropped (`pmv.portrait`), and its camera is found from the face's landmarks. A missing foreground mask is
+found by a matte; where no landmarks can be had, a missing camera by comparing the photo with the mean head from
+a grid of directions and refining the best.
 """
 
+import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor
 
 from pmv.camera import Camera
-from pmv.errors import InputError
+from pmv.errors import AssetsError, InputError, PhotoError
 from pmv.images import resize
+from pmv.portrait import landmarks
+from pmv.portrait.align import Aligned, align, choose_face, confidence_of, draw_faces, find_faces
+from pmv.portrait.crop import FRAMINGS, corners
+from pmv.portrait.matte import find_matte, resolve
+from pmv.portrait.photo import from_tensor, sample
 from stages.context import Context
 
+log = logging.getLogger("pmv")
+
+_ALIGNED = 0.04
+"""Mean distance of the corners of a square photo from those of its crop, in photo widths, up to which it counts as
+aligned: as near as landmarks can tell."""
+_FILLED = 0.4
+"""Part of a square photo's side that the face of an aligned one fills at least."""
+_SEARCH_ERROR = 10.0
+"""Degrees by which a camera may be wrong that was found by comparison with the mean head."""
 _WEAK_EDGE = 0.05
 """Brightness step over two pixels, image units [-1,1], below which an edge fades into noise."""
 
 
 @dataclass(frozen=True)
 class PrepareInputs:
-    """photo [1,3,H,W]; photo_mask [1,1,H,W] or None; photo_camera: batch of 1 or None."""
+    """photo [1,3,H,W], uint8 or float32 in [-1,1]; photo_mask [1,1,H,W], uint8 or float32 in [0,1], or None;
+    photo_camera: batch of 1 or None."""
 
     photo: Tensor
     photo_mask: Tensor | None
@@ -39,10 +55,14 @@ class PrepareConfig:
 
     Attributes:
         resolution: side of the picture in pixels; None = the generator's.
-        composite: "auto" puts the foreground on the generator's own background where it has one; "never" keeps the
-            photo's.
-        mask_iterations: GrabCut iterations, where no mask is given.
-        mask_softness: width of the found mask's soft edge, as a fraction of the image width.
+        composite: "auto" puts the foreground on the generator's background where that is one plain colour; "never"
+            keeps the photo's, as does every generator that draws surroundings.
+        align: "auto" takes a square photo as it is if a camera is given, or if its face lies where an aligned one's
+            does, and crops every other; "always" crops; "never" takes what must then be a square.
+        crop: whose training pictures to crop like, a key of `pmv.portrait.crop.FRAMINGS`; "auto" = the generator's.
+        face: which face, numbered by size from 1; None = the largest.
+        upright: degrees of tilt from which a head is turned upright.
+        matte: what finds the foreground where no mask is given, see `pmv.portrait.matte`.
         search_yaw, search_pitch: degrees to each side of the front that the camera search covers.
         search_yaw_steps, search_pitch_steps: grid points of that search.
         search_keep: how many of the grid's best are refined.
@@ -57,8 +77,11 @@ class PrepareConfig:
 
     resolution: int | None = None
     composite: Literal["auto", "never"] = "auto"
-    mask_iterations: int = 5
-    mask_softness: float = 0.006
+    align: Literal["auto", "always", "never"] = "auto"
+    crop: Literal["auto", "eg3d", "panohead", "heads"] = "auto"
+    face: int | None = None
+    upright: float = 8.0
+    matte: str = "auto"
     search_yaw: float = 60.0
     search_pitch: float = 15.0
     search_yaw_steps: int = 13
@@ -77,48 +100,77 @@ class PrepareConfig:
 
 @dataclass(frozen=True)
 class PrepareOutputs:
-    """original [1,3,S,S], without edits; foreground [1,1,S,S]; initial_camera: batch of 1."""
+    """original [1,3,S,S], without edits; foreground [1,1,S,S]; valid [1,1,S,S], 1 where the photo is, 0 where its
+    border was mirrored, or None = 1 everywhere; crop [2,3], pixels of the photo → pixels of `original` (pixel i covers
+    [i, i+1) in both); initial_camera: batch of 1; camera_confidence in (0,1], 1 for a camera that was given.
+    """
 
     original: Tensor
     foreground: Tensor
+    valid: Tensor | None
+    crop: Tensor
     initial_camera: Camera
+    camera_confidence: float
 
 
 def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> PrepareOutputs:
     """See the dataclasses for shapes.
 
     Raises:
-        InputError: the photo is not square; the mask does not have its shape; no foreground was found.
+        PhotoError: no face, or one that cannot be used; a photo that is taken as it is is not square.
+        InputError: the mask does not have the photo's shape; no foreground was found.
+        AssetsError: the photo must be cropped, and the networks that find a face are not there.
     """
     spec = context.generator.spec
-    height, width = inputs.photo.shape[-2:]
-    if height != width:
-        raise InputError(
-            f"the photo is {width}×{height} pixels; crop it to a square, aligned like the generator's training images"
-        )
     size = config.resolution or spec.resolution
-    photo = resize(inputs.photo, size)
-    if inputs.photo_mask is None:
-        foreground = find_foreground(photo, config.mask_iterations, config.mask_softness)
-    else:
+    height, width = inputs.photo.shape[-2:]
+    resolve(config.matte)  # a name that does not exist is told before the work
+    if inputs.photo_mask is not None:
         _check_shape(inputs.photo_mask, "mask", (height, width))
-        foreground = resize(inputs.photo_mask, size).clamp(0, 1)
+    aligned = _align(inputs, config, context, size)
+    device = inputs.photo.device
+    if aligned is None or _is_plain(aligned, height, width):
+        photo, foreground = _resized(inputs, size)
+        valid = None
+        matrix = np.array([[size / width, 0, 0], [0, size / height, 0]])
+    else:
+        photo, foreground = _to_tensor(aligned.picture, device) * 2 - 1, None
+        valid = None if aligned.valid.all() else _to_tensor(aligned.valid, device)
+        matrix = aligned.matrix
+        if inputs.photo_mask is not None:
+            mask = _bytes(inputs.photo_mask, signed=False)[0, 0].cpu().numpy()
+            foreground = _to_tensor(sample(mask, matrix, size), device)
+    if foreground is None:
+        matte = find_matte(_bytes(photo)[0].permute(1, 2, 0).cpu().numpy(), config.matte)
+        foreground = _to_tensor(matte, device)
     if foreground.mean() < 0.02:
-        raise InputError("no foreground was found in the photo; give a --mask with the head white on black")
+        raise PhotoError("no foreground was found in the photo; give a --mask with the head white on black")
     original = photo
-    if spec.has_alpha and config.composite == "auto":
+    if spec.stands_alone and config.composite == "auto":
         original = foreground * photo + (1 - foreground) * spec.background
-    camera = inputs.photo_camera
-    if camera is None:
-        camera = find_camera(original, foreground, config, context)
-    outputs = PrepareOutputs(original, foreground, camera)
+    if inputs.photo_camera is not None:
+        camera, confidence = context.generator.photo_camera(inputs.photo_camera), 1.0
+    elif aligned is not None:
+        camera, confidence = context.generator.photo_camera(aligned.camera.to(device)), aligned.confidence
+    else:
+        camera, confidence = find_camera(original, foreground, config, context), confidence_of(_SEARCH_ERROR)
+    if confidence < 0.5:
+        log.warning(
+            "prepare: the camera is uncertain (confidence %.2f); latent refines it further than usual, and a --camera "
+            "would be better",
+            confidence,
+        )
+    crop = torch.from_numpy(matrix).float()
+    outputs = PrepareOutputs(original, foreground, valid, crop, camera, confidence)
     yaw, pitch = camera.yaw_pitch(spec.pivot)
-    context.record(yaw_degrees=float(yaw.rad2deg()), pitch_degrees=float(pitch.rad2deg()))
+    context.record(yaw_degrees=float(yaw.rad2deg()), pitch_degrees=float(pitch.rad2deg()), confidence=confidence)
     context.preview("original", original)
     context.preview("foreground", foreground)
     context.preview(
         "foreground_on_photo", torch.lerp(photo.new_tensor([-1.0, 1.0, -1.0])[:, None, None], photo, foreground)
     )
+    if valid is not None:
+        context.preview("valid", valid)
     with torch.no_grad():
         w = context.generator.mean_w()
         mean_head = context.generator.render(context.generator.planes(w), w, camera).image
@@ -133,62 +185,113 @@ def _check_shape(image: Tensor, what: str, *allowed: tuple[int, int]) -> None:
         raise InputError(f"the {what} is {shape[1]}×{shape[0]} pixels; make it {sizes}, the same frame as the photo")
 
 
-# --- foreground
+# --- alignment
 
 
-def find_foreground(photo: Tensor, iterations: int, softness: float) -> Tensor:
-    """The head and shoulders of an aligned portrait by GrabCut, started from where an aligned head lies.
-
-    Args:
-        photo: [1,3,S,S].
-        iterations: of GrabCut.
-        softness: width of the soft edge, as a fraction of the image width.
-
-    Returns:
-        [1,1,S,S] in [0,1]: one piece, without holes. Deterministic.
-    """
-    side = min(photo.shape[-1], 512)
-    small = resize(photo, side)
-    pixels = ((small[0].permute(1, 2, 0).cpu().numpy() + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
-    y, x = np.mgrid[0:side, 0:side] / side
-    labels = np.full((side, side), cv2.GC_PR_BGD, np.uint8)
-    labels[_ellipse(x, y, 0.5, 0.45, 0.40, 0.50)] = cv2.GC_PR_FGD
-    labels[(y > 0.8) & (np.abs(x - 0.5) < 0.3)] = cv2.GC_PR_FGD  # neck and shoulders
-    # the sure part must reach into the hair, whose colour the face does not tell
-    labels[_ellipse(x, y, 0.5, 0.46, 0.22, 0.36)] = cv2.GC_FGD
-    labels[(y < 0.5) & ~_ellipse(x, y, 0.5, 0.5, 0.48, 0.60)] = cv2.GC_BGD
-    labels[((x < 0.03) | (x > 0.97)) & (y < 0.6)] = cv2.GC_BGD
-    cv2.setRNGSeed(0)
-    cv2.grabCut(
-        np.ascontiguousarray(pixels[:, :, ::-1]),
-        labels,
-        (0, 0, side, side),  # not read: the labels say it
-        np.zeros((1, 65)),
-        np.zeros((1, 65)),
-        iterations,
-        cv2.GC_INIT_WITH_MASK,
-    )
-    mask = clean_mask((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.float32)
-    soft = ndimage.gaussian_filter(mask, softness * side, mode="nearest")
-    return resize(torch.from_numpy(soft)[None, None].to(photo.device), photo.shape[-1])
+def framing_name(config: PrepareConfig, spec: Any) -> str:
+    """The key of `FRAMINGS` that a generator's pictures are cropped by."""
+    if config.crop != "auto":
+        return config.crop
+    return "panohead" if spec.family == "panohead" else "heads" if spec.full_head else "eg3d"
 
 
-def _ellipse(x: np.ndarray, y: np.ndarray, cx: float, cy: float, rx: float, ry: float) -> np.ndarray:
-    return ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1
+def _align(inputs: PrepareInputs, config: PrepareConfig, context: Context, size: int) -> Aligned | None:
+    """The crop of the photo's face, or None where the photo is to be taken as it is without one."""
+    height, width = inputs.photo.shape[-2:]
+    square, given = height == width, inputs.photo_camera is not None
+    if config.align == "always" and given:
+        raise InputError(
+            "a --camera belongs to a photo that is aligned already; leave it out, or set prepare.align=never"
+        )
+    if config.align == "never" or (square and given):
+        if not square:
+            raise PhotoError(
+                f"it is {width}×{height} pixels; crop it to a square, aligned like the generator's training images, or "
+                "set prepare.align=auto"
+            )
+        return None
+    if given:
+        raise PhotoError(
+            f"it is {width}×{height} pixels, but a --camera belongs to a square, aligned one; leave it out"
+        )
+    must = config.align == "always" or not square
+    if not must and not landmarks.is_available():
+        log.warning("prepare: the photo is taken as aligned, since nothing can find a face (%s)", landmarks.MEND)
+        return None
+    photo = from_tensor(_bytes(inputs.photo))
+    try:
+        faces = find_faces(photo)
+    except AssetsError as error:
+        raise AssetsError(
+            f"the photo is {width}×{height} pixels and must be cropped around the face; {error}"
+        ) from error
+    if not faces:
+        if must:
+            raise PhotoError(
+                f"no face was found in its {width}×{height} pixels; give a photo that shows one, large enough and not "
+                "from behind"
+            )
+        log.warning("prepare: no face was found; the photo is taken as aligned")
+        return None
+    face = choose_face(faces, config.face)
+    if len(faces) > 1:
+        drawn = draw_faces(photo, faces, face)
+        context.preview("faces", torch.from_numpy(drawn).permute(2, 0, 1)[None].float() / 127.5 - 1)
+        log.info(
+            "prepare: %d faces; number %d is taken. --set prepare.face=N takes another (faces.png)",
+            len(faces),
+            1 + next(i for i, other in enumerate(faces) if other is face),
+        )
+    try:
+        aligned = align(photo, face, FRAMINGS[framing_name(config, context.generator.spec)], size, config.upright)
+    except PhotoError as error:
+        if must or face.size < _FILLED * width:
+            raise
+        log.warning("prepare: the photo is taken as aligned (%s)", error)
+        return None
+    log.info("prepare: camera from landmarks, expected to be %.1f° off", aligned.error)
+    return aligned
 
 
-def clean_mask(mask: np.ndarray) -> np.ndarray:
-    """The largest piece of a boolean mask [H,W] after removing hair-thin bridges, its holes filled. Empty stays
-    empty.
-    """
-    radius = max(1, mask.shape[0] // 170)
-    disc = np.hypot(*np.mgrid[-radius : radius + 1, -radius : radius + 1]) <= radius
-    opened = ndimage.binary_opening(mask, disc)
-    pieces = np.zeros(mask.shape, np.int32)
-    if ndimage.label(opened, output=pieces) == 0:
-        return opened
-    largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
-    return np.asarray(ndimage.binary_fill_holes(pieces == largest))
+def _is_plain(aligned: Aligned, height: int, width: int) -> bool:
+    """True if a square photo is its own crop, as near as landmarks can tell."""
+    if height != width:
+        return False
+    square = np.array([[0, 0], [width, 0], [width, width], [0, width]])
+    distance = np.linalg.norm(corners(aligned.matrix, aligned.picture.shape[0]) - square, axis=1).mean()
+    return bool(distance <= _ALIGNED * width)
+
+
+def _resized(inputs: PrepareInputs, size: int) -> tuple[Tensor, Tensor | None]:
+    """Photo [1,3,S,S] in [-1,1] and mask [1,1,S,S] in [0,1] of a square photo that is taken as it is."""
+
+    def small(image: Tensor, signed: bool) -> Tensor:
+        if image.dtype == torch.uint8:
+            if image.shape[-1] > 8 * size:  # floats of a large photo would take four times its bytes
+                pixels = image[0].permute(1, 2, 0).cpu().numpy()
+                pixels = cv2.resize(pixels, (4 * size, 4 * size), interpolation=cv2.INTER_AREA).reshape(
+                    4 * size, 4 * size, -1
+                )
+                image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(image.device)
+            image = image.float() / 127.5 - 1 if signed else image.float() / 255
+        return resize(image, size)
+
+    mask = inputs.photo_mask
+    return small(inputs.photo, True), None if mask is None else small(mask, False).clamp(0, 1)
+
+
+def _bytes(image: Tensor, signed: bool = True) -> Tensor:
+    """An image [N,C,H,W] in [-1,1] (or a mask in [0,1]) as uint8; bytes stay what they are."""
+    if image.dtype == torch.uint8:
+        return image
+    return ((image + 1) * 127.5 if signed else image * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _to_tensor(pixels: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 or float [S,S] or [S,S,3] → float32 [1,C,S,S] in [0,1]."""
+    values = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+    values = values.float() / 255 if values.dtype == torch.uint8 else values.float()
+    return values.reshape(*values.shape[:2], -1).permute(2, 0, 1)[None]
 
 
 # --- camera
@@ -202,7 +305,7 @@ def find_camera(image: Tensor, foreground: Tensor, config: PrepareConfig, contex
         image: [1,3,S,S]; foreground: [1,1,S,S].
 
     Returns:
-        Camera, batch of 1, on the generator's orbit, with a roll.
+        Camera, batch of 1, on the generator's orbit, with a roll, moved as `photo_camera` of the generator says.
     """
     generator, spec = context.generator, context.generator.spec
     with torch.no_grad():
@@ -214,7 +317,7 @@ def find_camera(image: Tensor, foreground: Tensor, config: PrepareConfig, contex
 
     def score(angles: Tensor) -> Tensor:
         yaw, pitch, roll = angles.unbind(-1)
-        camera = Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll)
+        camera = generator.photo_camera(Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll))
         out = generator.render(planes, w, camera, side)
         value = view_score(out.raw, out.alpha if spec.has_alpha else None, target, mask, config)
         unlikely = (yaw.rad2deg() / config.prior_yaw).square() + (pitch.rad2deg() / config.prior_pitch).square()
@@ -252,7 +355,7 @@ def find_camera(image: Tensor, foreground: Tensor, config: PrepareConfig, contex
                 bar.update(1)
     context.record(camera_score=best_score)
     yaw, pitch, roll = best.unbind()
-    return Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll)
+    return generator.photo_camera(Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll))
 
 
 def view_score(view: Tensor, alpha: Tensor | None, target: Tensor, mask: Tensor, config: PrepareConfig) -> Tensor:

@@ -23,7 +23,7 @@ class TuneInputs:
     """image [1,3,S,S] with edits; foreground, edit_mask [1,1,S,S]; camera: batch of 1; pivot_w [1,num_ws,w_dim]; noise;
     pseudo_cameras: batch of P; pseudo_views [P,3,S,S]; blend_masks [P,1,S,S], 1 = the photo's own texel;
     warped_edit_masks [P,1,S,S]; view_depths, view_alphas [P,1,D,D], input_depth, input_alpha [1,1,D,D] of the coarse
-    geometry; confidences [P] in [0,1]."""
+    geometry; confidences [P] in [0,1]; valid [1,1,S,S], 0 in the photo's mirrored border, None = there is none."""
 
     image: Tensor
     foreground: Tensor
@@ -40,6 +40,7 @@ class TuneInputs:
     input_depth: Tensor
     input_alpha: Tensor
     confidences: Tensor
+    valid: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,15 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
     if generator.spec.has_alpha:
         # the photo knows its own outline better than the coarse geometry does: long hair, a beard, a hat
         foreground = torch.nn.functional.interpolate(inputs.foreground, (resolution, resolution), mode="area")
+        if inputs.valid is not None:
+            known = torch.nn.functional.interpolate(inputs.valid, (resolution, resolution), mode="area")
+            foreground = torch.lerp(alphas[:1], foreground, known)
         outlines = torch.cat([foreground, alphas[1:]])
     input_weight, input_scale = _with_edit(
         1.0 + (config.foreground_weight - 1.0) * inputs.foreground, config.edit_weight * inputs.edit_mask
     )
+    if inputs.valid is not None:
+        input_weight = input_weight * inputs.valid
     view_weight, view_scale = _with_edit(
         config.occluded_weight + (config.visible_weight - config.occluded_weight) * inputs.blend_masks,
         config.edit_weight * inputs.warped_edit_masks,
@@ -132,7 +138,8 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
             views = resize(out.image, size)
             losses = {
                 "l2": config.l2_weight * (input_scale * masked_l2(views[:1], inputs.image, input_weight)).mean(),
-                "perceptual": config.perceptual_weight * context.perceptual(views[:1], inputs.image).mean(),
+                "perceptual": config.perceptual_weight
+                * context.perceptual(views[:1], inputs.image, inputs.valid).mean(),
             }
             if len(chosen):
                 target, confidence = inputs.pseudo_views[chosen], inputs.confidences[chosen]

@@ -22,7 +22,7 @@ from stages.context import Context
 @dataclass(frozen=True)
 class VisibilityInputs:
     """camera: 1, pseudo_cameras: P; input_depth, input_alpha [1,1,D,D]; view_depths, view_alphas [P,1,D,D];
-    foreground, edit_mask [1,1,S,S]."""
+    foreground, edit_mask [1,1,S,S]; valid [1,1,S,S], 0 in the photo's mirrored border, None = there is none."""
 
     camera: Camera
     pseudo_cameras: Camera
@@ -32,6 +32,7 @@ class VisibilityInputs:
     view_alphas: Tensor
     foreground: Tensor
     edit_mask: Tensor
+    valid: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def run(inputs: VisibilityInputs, config: VisibilityConfig, context: Context) ->
     trusted = trust(1.0)
     if inputs.edit_mask.any():
         trusted = torch.where(inputs.edit_mask > SOLID, trust(config.edit_erode), trusted)
+    if inputs.valid is not None:
+        trusted = trusted * inputs.valid
     context.preview("trusted_texels", trusted)
     masks = []
     with context.progress(count, "visibility") as bar, torch.no_grad():

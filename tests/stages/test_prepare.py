@@ -13,15 +13,14 @@ from torch import Tensor
 from pmv.camera import Camera
 from pmv.errors import InputError
 from pmv.generators import EG3DGenerator
-from pmv.images import read_image, resize
+from pmv.images import read_image, resize, to_uint8
+from pmv.portrait.matte import clean_mask, find_matte
 from stages.context import Context
 from stages.prepare import (
     PrepareConfig,
     PrepareInputs,
     PrepareOutputs,
-    clean_mask,
     find_camera,
-    find_foreground,
     run,
     view_score,
 )
@@ -52,6 +51,10 @@ def prepare(context: Context, config: PrepareConfig = CONFIG, **given: Any) -> P
     return run(PrepareInputs(**{**values, **given}), config, context)
 
 
+def grabcut(photo: Tensor) -> Tensor:
+    return torch.from_numpy(find_matte(to_uint8(photo)[0], "grabcut"))[None, None]
+
+
 def iou(a: Tensor, b: Tensor) -> float:
     a, b = a > 0.5, b > 0.5
     return float((a & b).sum() / (a | b).sum())
@@ -73,10 +76,10 @@ def test_shapes_ranges_and_background(context: Context):
 @pytest.mark.parametrize("size", [96, 700])
 def test_foreground_is_found_and_the_same_every_time(size: int):
     photo, mask = drawn(size)
-    found = find_foreground(photo, 5, 0.006)
+    found = grabcut(photo)
     assert found.shape == mask.shape and found.min() >= 0 and found.max() <= 1
     assert iou(found, mask) > 0.96
-    assert torch.equal(found, find_foreground(photo, 5, 0.006))
+    assert torch.equal(found, grabcut(photo))
 
 
 def test_cleaned_masks_are_one_piece_without_holes():
@@ -152,7 +155,7 @@ def test_real_portraits_have_a_plausible_foreground(name: str):
     path = SHARED / "portraits" / name
     if not path.exists():
         pytest.skip(f"{path} is not there")
-    found = find_foreground(read_image(path)[0], 5, 0.006)
+    found = grabcut(read_image(path)[0])
     assert 0.25 < float(found.mean()) < 0.85
     assert found[..., 200:312, 200:312].min() > 0.99  # the face
     assert found[..., 20:60, 200:256].min() > 0.9  # the hair, which reaches the upper border

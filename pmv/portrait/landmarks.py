@@ -1,0 +1,284 @@
+"""Faces in a photo and their landmarks: MediaPipe's BlazeFace and Face Mesh networks, run by OpenCV.
+
+Only the network files of the package `mediapipe` are read; it is never imported. Its own dependencies (another OpenCV
+that wants libGL, NumPy 1, JAX) are not needed: `pip install --no-deps mediapipe==0.10.21` is enough, and so is a folder
+with the files, named by the environment variable `PMV_MEDIAPIPE`.
+
+BlazeFace: arXiv:1907.05047. Face Mesh: arXiv:1907.06724. The 468 landmarks are numbered as MediaPipe numbers them.
+"""
+
+import importlib.util
+import os
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pmv.errors import AssetsError
+from pmv.portrait.photo import Photo, sample
+
+MEND = "pip install --no-deps mediapipe==0.10.21"
+"""How to get the networks; newer versions of mediapipe no longer carry them."""
+_FILES = {
+    "detector": "modules/face_detection/face_detection_short_range.tflite",
+    "mesh": "modules/face_landmark/face_landmark.tflite",
+    "selfie": "modules/selfie_segmentation/selfie_segmentation.tflite",
+}
+_DETECTOR_SIDE, _MESH_SIDE = 128, 192
+_LANDMARKS = 468
+_EYE_CORNERS = (33, 263)  # the outer ones: the face's right (on the left of a frontal picture), its left
+_MARGIN = 1.5  # width of what Face Mesh is shown, in widths of the face
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face of a photo.
+
+    Attributes:
+        box: [4] left, top, right, bottom in pixels of the photo.
+        score: the detector's, in [0,1].
+        keypoints: [6,2] in pixels of the photo: right eye, left eye, nose tip, mouth, right ear, left ear.
+    """
+
+    box: np.ndarray
+    score: float
+    keypoints: np.ndarray
+
+    @property
+    def size(self) -> float:
+        """Geometric mean of the box's sides in pixels."""
+        width, height = self.box[2:] - self.box[:2]
+        return float(np.sqrt(max(width, 0.0) * max(height, 0.0)))
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """The mesh of one face.
+
+    Attributes:
+        points: [468,2] in pixels of the photo; pixel i covers [i, i+1).
+        presence: probability that there is a face at all.
+        spread: mean distance of the points between the network's looks at the face, in face sizes: what its answer is
+            worth.
+    """
+
+    points: np.ndarray
+    presence: float
+    spread: float
+
+    @property
+    def size(self) -> float:
+        """Geometric mean of the sides of the box around the points, in pixels."""
+        return float(np.sqrt(np.prod(np.ptp(self.points, axis=0))))
+
+
+def network_path(kind: str) -> Path:
+    """The file of a network: "detector", "mesh" or "selfie".
+
+    Raises:
+        AssetsError: mediapipe's networks are not there; says how to get them.
+    """
+    folder = os.environ.get("PMV_MEDIAPIPE")
+    if folder:
+        roots = [Path(folder), Path(folder) / "mediapipe"]
+    else:
+        spec = importlib.util.find_spec("mediapipe")
+        roots = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
+    for root in roots:
+        for path in (root / _FILES[kind], root / Path(_FILES[kind]).name):
+            if path.is_file():
+                return path
+    where = f"{folder} (PMV_MEDIAPIPE) lacks" if folder else "this needs"
+    raise AssetsError(f"{where} MediaPipe's face networks, which are not installed: {MEND}")
+
+
+def is_available() -> bool:
+    """True if all networks are there."""
+    try:
+        return all(network_path(kind) for kind in _FILES)
+    except AssetsError:
+        return False
+
+
+@lru_cache(maxsize=8)
+def _load(path: str) -> cv2.dnn.Net:
+    # OpenCV 5's new engine forgets all but one output of these networks; OpenCV 4 has only the classic one
+    classic = getattr(cv2.dnn, "ENGINE_CLASSIC", None)
+    return cv2.dnn.readNetFromTFLite(path) if classic is None else cv2.dnn.readNetFromTFLite(path, classic)
+
+
+def network(kind: str) -> cv2.dnn.Net:
+    """The network as OpenCV runs it; see `network_path`."""
+    return _load(str(network_path(kind)))
+
+
+# --- detection
+
+
+@lru_cache(maxsize=1)
+def _anchors() -> np.ndarray:
+    """[896,2] centres of BlazeFace's anchors in the unit square: two a cell of 16², six a cell of 8²."""
+    cells = []
+    for side, count in ((16, 2), (8, 6)):
+        y, x = np.mgrid[0:side, 0:side]
+        cells.append(np.repeat((np.stack([x, y], -1).reshape(-1, 2) + 0.5) / side, count, 0))
+    return np.concatenate(cells)
+
+
+def detect_faces(image: np.ndarray, threshold: float = 0.7) -> list[Face]:
+    """All faces of a picture, the largest first; a face may lie on its side or upside down.
+
+    Args:
+        image: uint8 [H,W,3] RGB. About 1000 pixels a side are plenty.
+        threshold: smallest score.
+
+    Returns:
+        faces in pixels of `image`; turned pictures are tried only where the upright one shows none.
+    """
+    height, width = image.shape[:2]
+    for turns in (0, 1, 3, 2):
+        faces = _detect_upright(np.ascontiguousarray(np.rot90(image, turns)), threshold)
+        if faces:
+            return [_turned_back(face, turns, width, height) for face in faces]
+    return []
+
+
+def _turned_back(face: Face, turns: int, width: int, height: int) -> Face:
+    """A face of a picture after `turns` quarter turns counter-clockwise, in the picture's own pixels."""
+
+    def back(points: np.ndarray) -> np.ndarray:
+        x, y = points[:, 0], points[:, 1]
+        if turns == 1:
+            return np.stack([width - y, x], 1)
+        if turns == 2:
+            return np.stack([width - x, height - y], 1)
+        if turns == 3:
+            return np.stack([y, height - x], 1)
+        return points
+
+    corners = back(face.box.reshape(2, 2))
+    return Face(np.concatenate([corners.min(0), corners.max(0)]), face.score, back(face.keypoints))
+
+
+def _scales(width: int, height: int) -> list[float]:
+    """Factors that a picture is scaled by so that faces of every size are seen by the detector's window."""
+    # a face that fills the picture is only seen with something around it
+    scales = [_DETECTOR_SIDE / (1.5 * max(width, height)), _DETECTOR_SIDE / max(width, height)]
+    while scales[-1] < 0.5 and scales[-1] * min(width, height) < 8 * _DETECTOR_SIDE:
+        scales.append(min(1.0, scales[-1] * 2))
+    return scales
+
+
+def _detect_upright(image: np.ndarray, threshold: float) -> list[Face]:
+    net, anchors, side = network("detector"), _anchors(), _DETECTOR_SIDE
+    found: list[Face] = []
+    for scale in _scales(image.shape[1], image.shape[0]):
+        flags = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=flags)
+        height, width = small.shape[:2]
+        # windows overlap by half; what lies outside the picture is black, as in training
+        rows, columns = (max(0, int(np.ceil((n - side) / (side / 2)))) for n in (height, width))
+        canvas = np.zeros((side + rows * side // 2, side + columns * side // 2, 3), np.uint8)
+        shift = np.array([(canvas.shape[1] - width) // 2, (canvas.shape[0] - height) // 2])
+        canvas[shift[1] : shift[1] + height, shift[0] : shift[0] + width] = small
+        for corner in np.ndindex(rows + 1, columns + 1):
+            top, left = (side // 2 * k for k in corner)
+            window = canvas[top : top + side, left : left + side]
+            net.setInput(cv2.dnn.blobFromImage(window, 1 / 127.5, (side, side), (127.5,) * 3))
+            outputs = {a.shape[-1]: a[0] for a in net.forward(["regressors", "classificators"])}
+            scores = 1 / (1 + np.exp(-np.clip(outputs[1][:, 0], -80, 80)))
+            for k in np.flatnonzero(scores > threshold):
+                values = outputs[16][k].reshape(8, 2) / side
+                centre, half = values[0] + anchors[k], values[1] / 2
+                points = np.concatenate([[centre - half, centre + half], values[2:] + anchors[k]])
+                points = (points * side + (left, top) - shift) / scale
+                found.append(Face(points[:2].reshape(4), float(scores[k]), points[2:]))
+    return sorted(_merge(found), key=lambda face: -face.size)
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection of two boxes over the smaller one: a face found inside another is the same face."""
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    shared = np.prod(np.maximum(high - low, 0))
+    return float(shared / max(min(np.prod(a[2:] - a[:2]), np.prod(b[2:] - b[:2])), 1e-9))
+
+
+def _merge(faces: list[Face]) -> list[Face]:
+    """One face for each group of overlapping ones: the mean by score (BlazeFace's blending)."""
+    kept: list[Face] = []
+    rest = sorted(faces, key=lambda face: -face.score)
+    while rest:
+        group = [face for face in rest if _overlap(face.box, rest[0].box) > 0.4]
+        rest = [face for face in rest if not any(face is other for other in group)]
+        near = [face for face in group if 0.7 < face.size / group[0].size < 1.4]
+        weights = np.array([face.score for face in near]) / sum(face.score for face in near)
+        box = np.einsum("n,nk->k", weights, np.stack([face.box for face in near]))
+        points = np.einsum("n,nij->ij", weights, np.stack([face.keypoints for face in near]))
+        kept.append(Face(box, group[0].score, points))
+    return kept
+
+
+# --- mesh
+
+
+def find_landmarks(photo: Photo, face: Face, partner: np.ndarray, looks: int = 12) -> Landmarks:
+    """The mesh of one face: the mean of several looks at it, each a little turned and scaled, every other one mirrored.
+
+    The network answers a little differently to every framing of one face, and leans to one side; the mean does less.
+
+    Args:
+        photo: what the face was found in.
+        face: in pixels of the photo.
+        partner: [468], the landmark at the mirrored place of each (`pmv.portrait.face_model`).
+        looks: how many to average; the framing is found in two further ones before.
+    """
+    box = face.box.reshape(2, 2)
+    x, y = face.keypoints[1] - face.keypoints[0]
+    frame = box.mean(0), float((box[1] - box[0]).max()) * _MARGIN, float(np.arctan2(y, x))
+    for _ in range(2):
+        points, _ = _look(photo, *frame)
+        frame = _frame_of(points)
+    centre, side, angle = frame
+    answers, presence = [], []
+    for k in range(looks):
+        phase = 2 * np.pi * (k // 2) / max(looks // 2, 1)
+        framing = side * (1 + 0.1 * np.cos(phase)), angle + np.radians(4.0) * np.sin(phase)
+        points, sure = _look(photo, centre, *framing, partner if k % 2 else None)
+        answers.append(points)
+        presence.append(sure)
+    stack = np.stack(answers)
+    found = Landmarks(stack.mean(0), float(np.mean(presence)), 0.0)
+    spread = float(np.linalg.norm(stack - found.points, axis=-1).mean() / max(found.size, 1e-6))
+    return replace(found, spread=spread)
+
+
+def _frame_of(points: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Centre, side and angle of the square that Face Mesh is shown, around a mesh and upright by its eyes."""
+    x, y = points[_EYE_CORNERS[1]] - points[_EYE_CORNERS[0]]
+    angle = np.arctan2(y, x)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    upright = points @ turn.T
+    low, high = upright.min(0), upright.max(0)
+    return (low + high) / 2 @ turn, float((high - low).max()) * _MARGIN, float(angle)
+
+
+def _look(
+    photo: Photo, centre: np.ndarray, side: float, angle: float, partner: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
+    """One look, mirrored if `partner` is given: points [468,2] in pixels of the photo, and the chance of a face."""
+    scale, size = _MESH_SIDE / side, _MESH_SIDE
+    turn = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    matrix = np.concatenate([turn, (np.array([size / 2, size / 2]) - turn @ centre)[:, None]], 1)
+    picture = sample(photo.pixels, matrix, size)
+    if partner is not None:
+        picture = np.ascontiguousarray(picture[:, ::-1])
+    net = network("mesh")
+    net.setInput(cv2.dnn.blobFromImage(picture, 1 / 255, (size, size)))
+    outputs = {a.size: a.reshape(-1) for a in net.forward(["conv2d_21", "conv2d_31"])}
+    local = outputs[3 * _LANDMARKS].reshape(_LANDMARKS, 3)[:, :2].astype(np.float64)
+    if partner is not None:
+        local = local[partner] * [-1, 1] + [size, 0]
+    points = (local - matrix[:, 2]) @ np.linalg.inv(turn).T
+    return points, float(1 / (1 + np.exp(-np.clip(outputs[1][0], -80, 80))))
