@@ -14,7 +14,6 @@ from torch import Tensor
 
 from pmv.camera import Camera
 from pmv.errors import InputError
-from pmv.images import resize
 from pmv.masks import SOLID, dilate, feather
 from pmv.overlay import draw_overlay
 from pmv.portrait.photo import crop_tensor
@@ -107,10 +106,8 @@ def _aligned(picture: Tensor, inputs: EditInputs, is_photo: bool = False) -> Ten
     One that has the size of both is taken to be the aligned one, unless it is the photo itself.
     """
     size = inputs.original.shape[-1]
-    height, width = picture.shape[-2:]
-    if not is_photo and ((height, width) == (size, size) or (height, width) != tuple(inputs.photo.shape[-2:])):
-        return resize(picture, size)
-    return crop_tensor(picture, inputs.crop, size)
+    is_photo = is_photo or tuple(picture.shape[-2:]) != (size, size)
+    return crop_tensor(picture, inputs.crop if is_photo else None, size)
 
 
 def _lay(edit: LoadedEdit, image: Tensor, inputs: EditInputs, config: EditConfig) -> tuple[Tensor, Tensor]:

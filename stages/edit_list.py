@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pmv.artifacts import file_hash, write_text
 from pmv.errors import InputError
-from pmv.images import read_image, read_mask
+from pmv.images import read_bytes, read_image, read_mask
 from pmv.overlay import Placement
 
 FILE = "edits.yaml"
@@ -32,7 +32,8 @@ class LoadedEdit:
 
     Attributes:
         name: of its file, for messages.
-        picture: [1,3,h,w] in [-1,1]; alpha: [1,1,h,w] in [0,1] or None.
+        picture: [1,3,h,w], of an overlay float32 in [-1,1], a retouched one as bytes like the photo; alpha: [1,1,h,w]
+            of the same type (float32 in [0,1]), or None.
         mask: [1,1,h,w] in [0,1], what of a retouched picture is taken over; None = what differs.
         placement: of an overlay; None = a retouched picture.
     """
@@ -67,7 +68,7 @@ class Edit:
 
     def read(self) -> LoadedEdit:
         """InputError where a file is missing or damaged, or an overlay is transparent everywhere."""
-        picture, alpha = read_image(self.picture)
+        picture, alpha = (read_image if self.placement else read_bytes)(self.picture)
         if self.placement is not None and alpha is not None and not alpha.any():
             raise InputError(f"{self.picture}: is transparent everywhere; give an overlay with something on it")
         mask = read_mask(self.mask) if self.mask else None

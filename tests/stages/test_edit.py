@@ -12,6 +12,7 @@ from pmv.camera import Camera
 from pmv.errors import InputError
 from pmv.generators import EG3DGenerator
 from pmv.overlay import Placement
+from pmv.portrait.photo import crop_tensor
 from stages.context import Context
 from stages.edit import EditConfig, EditInputs, EditOutputs, run
 from stages.edit_list import LoadedEdit
@@ -82,6 +83,22 @@ def test_a_paint_mask_says_what_is_taken_over(inputs: EditInputs, context: Conte
     assert torch.equal(out.edit_mask, mask)
     assert (out.image[0, 2, 50:60, 60:66] == 0.9).all()
     assert torch.equal(out.image[..., 66:], inputs.original[..., 66:])
+
+
+def test_a_retouched_photo_goes_through_the_crop(inputs: EditInputs, context: Context):
+    """A photo of which a turned and shrunk part was cropped: the edit lands where the crop takes it."""
+    photo = torch.nn.functional.interpolate(inputs.photo[..., :64, :64], (300, 400), mode="bilinear")
+    crop = torch.tensor([[0.4, 0.1, -10.0], [-0.1, 0.4, 20.0]])
+    photo = ((photo + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    cropped = replace(inputs, photo=photo, crop=crop)
+    retouched = photo.clone()
+    retouched[:, :, 180:200, 200:220] = 250
+    original = crop_tensor(cropped.photo, crop, SIZE)
+    out = edited(replace(cropped, original=original), context, LoadedEdit("edit.png", retouched))
+    column, row = (crop @ torch.tensor([210.0, 190.0, 1.0])).tolist()
+    rows, columns = (out.edit_mask[0, 0] > 0.5).nonzero().float().unbind(1)
+    assert abs(float(rows.mean()) + 0.5 - row) < 0.7 and abs(float(columns.mean()) + 0.5 - column) < 0.7
+    assert (out.image[0, :, int(row), int(column)] - (250 / 127.5 - 1)).abs().max() < 0.02 and len(rows) < 250
 
 
 def test_edits_stack_in_their_order(inputs: EditInputs, context: Context):
