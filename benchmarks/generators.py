@@ -66,24 +66,34 @@ CASES: dict[str, tuple[str, Callable[[Path], list[Path]]]] = {
 
 
 def _peak_mb() -> float:
-    """Highest memory that this process has held, MB. Linux counts KiB, macOS bytes."""
+    """Highest memory that this process has held, MB."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # not ru_maxrss: on Linux that begins with what the parent process held
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def _timed(action: Callable[[], Any], repeats: int) -> list[float]:
-    seconds = []
+def _timed(action: Callable[[], Any], repeats: int) -> dict[str, list[float]]:
+    """Wall-clock seconds of every repeat, and the seconds of all its threads together.
+
+    The latter stay nearly the same where another program takes its share of the machine.
+    """
+    result: dict[str, list[float]] = {"seconds": [], "cpu_seconds": []}
     for _ in range(repeats):
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         action()
-        seconds.append(time.perf_counter() - started)
-    return seconds
+        result["seconds"].append(time.perf_counter() - started)
+        result["cpu_seconds"].append(time.process_time() - used)
+    return result
 
 
 def measure_load(path: Path, repeats: int) -> dict[str, Any]:
     """Seconds to load a checkpoint (its bytes are in the system's file cache after the first time), and the peak."""
     before = _peak_mb()
-    seconds = _timed(lambda: load_generator(path), repeats)
-    return {"seconds": seconds, "imports_mb": before, "peak_mb": _peak_mb(), "file_mb": path.stat().st_size / 1e6}
+    times = _timed(lambda: load_generator(path), repeats)
+    return {**times, "imports_mb": before, "peak_mb": _peak_mb(), "file_mb": path.stat().st_size / 1e6}
 
 
 def measure_all(path: Path, repeats: int, resolution: int) -> dict[str, Any]:
@@ -108,19 +118,19 @@ def measure_all(path: Path, repeats: int, resolution: int) -> dict[str, Any]:
     for name, action in (("forward", forward), ("backward", step)):
         generator.requires_grad_(name == "backward")
         action()  # the first one also allocates
-        row[name] = {"seconds": _timed(action, repeats), "peak_mb": _peak_mb()}
+        row[name] = {**_timed(action, repeats), "peak_mb": _peak_mb()}
     return row
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What the figures were taken on, and how busy it was."""
+    """What the figures are taken on, and how busy it is."""
     from stages.runner import cpu_name  # whose imports would add to what children hold
 
     return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": threads,
-        "load_average_before": round(os.getloadavg()[0], 2),
+        "load_average": round(os.getloadavg()[0], 1),
         "torch": metadata.version("torch"),
         "python": platform.python_version(),
         "date": time.strftime("%Y-%m-%d"),
@@ -153,10 +163,13 @@ def run_case(name: str, repeats: int, resolution: int, threads: int) -> dict[str
 
 
 def table(rows: list[dict[str, Any]], resolution: int) -> str:
-    """The rows in Markdown; seconds are medians."""
+    """The rows in Markdown; seconds are medians, wall-clock / of all threads together."""
 
     def seconds(row: dict[str, Any], key: str) -> str:
-        return f"{statistics.median(row[key]['seconds']):.2f}" if key in row else "–"
+        if key not in row:
+            return "–"
+        wall, cpu = (statistics.median(row[key][kind]) for kind in ("seconds", "cpu_seconds"))
+        return f"{wall:.2f} / {cpu:.2f}"
 
     def memory(row: dict[str, Any], key: str) -> str:
         return f"{row[key]['peak_mb']:.0f}" if key in row else "–"
@@ -196,11 +209,11 @@ def main(cases: tuple[str, ...], repeats: int, resolution: int, threads: int, ou
         what, path = given.pop("what"), Path(given.pop("path"))
         print(json.dumps((measure_load if what == "load" else measure_all)(path, **given)))
         return
-    about = machine(threads)
-    rows = []
+    about, rows = machine(threads), []
     for name in cases or [name for name in CASES if name != "tiny"]:
         print(f"{CASES[name][0]} …", file=sys.stderr)
         rows.append(run_case(name, repeats, resolution, threads))
+    about["load_average_after"] = round(os.getloadavg()[0], 1)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, {"machine": about, "resolution": resolution, "repeats": repeats, "models": rows})
     print(table(rows, resolution))

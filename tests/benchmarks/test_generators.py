@@ -24,7 +24,8 @@ def test_it_prints_a_table_and_writes_json(tmp_path):
     assert figures["machine"]["cpu"] in machine and figures["machine"]["threads"] == 1
     (model,) = figures["models"]
     for key in ("load", "forward", "backward"):
-        assert len(model[key]["seconds"]) == 2 and min(model[key]["seconds"]) > 0
+        assert len(model[key]["seconds"]) == len(model[key]["cpu_seconds"]) == 2
+        assert min(model[key]["seconds"]) > 0
         assert model[key]["peak_mb"] > 50
     assert model["parameters"] > 1000
 
