@@ -12,7 +12,7 @@ from pmv.errors import CheckpointError, PmvError
 from pmv.generators.base import convention_of
 from pmv.generators.eg3d import EG3DConfig, EG3DGenerator
 from pmv.generators.panohead import PanoHeadConfig, PanoHeadGenerator
-from pmv.generators.probe import probe_planes
+from pmv.generators.probe import probe_planes, warn_if_misread
 from pmv.generators.settings import with_settings
 from pmv.generators.stylegan import resample_filter
 from pmv.manifest import recognise
@@ -95,6 +95,8 @@ def build_generator(
     said = _said_convention(checkpoint, source)
     generator = assemble(replace(config, plane_convention=said) if said else config, checkpoint.state, source)
     if plane_convention is not None:
+        if said is None and plane_convention == generator.spec.plane_convention:
+            warn_if_misread(generator, plane_convention)  # nothing but the weights can object
         return with_settings(generator, {"plane_convention": plane_convention})
     if said is None and config is not like:
         return _probed(generator, source)

@@ -6,6 +6,7 @@ nothing of the kind under any convention, such as random ones, are not judged.
 """
 
 import copy
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pmv.generators.base import PLANE_AXES
+
+log = logging.getLogger("pmv")
 
 _SIDE = 32
 """Points along each side of the box: 4 cm a voxel if the box is a head and shoulders."""
@@ -61,6 +64,17 @@ def probe_planes(generator: Any) -> PlaneProbe:
     best, second = sorted(scores, key=scores.__getitem__)[:2]
     sure = scores[best] < _LIKE_A_HEAD and scores[second] > max(_LEAST, _CLEARLY * scores[best])
     return PlaneProbe(scores, best if sure else None)
+
+
+def warn_if_misread(generator: Any, convention: str) -> None:
+    """Says in the log that a generator draws a head only by another convention than the one that was asked for."""
+    best = probe_planes(generator).convention
+    if best not in (None, convention):
+        log.warning(
+            "the generator's planes are read as %r, as asked, but it draws a head only when they are read as %r",
+            convention,
+            best,
+        )
 
 
 def _unlikeness(opacity: Tensor) -> float:

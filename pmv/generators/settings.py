@@ -3,7 +3,6 @@ to change them.
 """
 
 import copy
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -11,9 +10,7 @@ from typing import Any
 
 from pmv.errors import InputError
 from pmv.generators.base import PLANE_AXES
-from pmv.generators.probe import probe_planes
-
-log = logging.getLogger("pmv")
+from pmv.generators.probe import warn_if_misread
 
 _POSITIVE = ("radius", "focal", "near")
 
@@ -48,13 +45,7 @@ def with_settings(generator: Any, settings: Mapping[str, Any]) -> Any:
             f"generator.plane_convention: {convention!r} is not one of {', '.join(PLANE_AXES)}; null = the checkpoint's"
         )
     if convention is not None and convention != generator.spec.plane_convention:
-        best = probe_planes(generator).convention
-        if best not in (None, convention):
-            log.warning(
-                "the generator's planes are read as %r, as asked, but it draws a head only when they are read as %r",
-                convention,
-                best,
-            )
+        warn_if_misread(generator, convention)
     changes = {
         holder: {f.name: given[f.name] for f in fields(getattr(generator, holder)) if f.name in given}
         for holder in ("spec", "config")
