@@ -115,7 +115,7 @@ class HeadPack:
 
 
 def training_cameras(seed: int, count: int) -> np.ndarray:
-    """[count,25] labels of random cameras around the head, half of them within 60° of the front.
+    """[count,25] labels of random cameras around the head, two thirds of them within 60° of the front.
 
     Two thirds are the generator's own framing (distance 2.7, focal 4.2647, a little jitter); the rest are wide views,
     which label the corners of the box, and close-ups of the face, which show the planes at their full resolution.
@@ -125,16 +125,17 @@ def training_cameras(seed: int, count: int) -> np.ndarray:
     from pmv.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
 
     rng = np.random.default_rng([seed, 1])
-    kind = rng.choice(3, size=count, p=[0.66, 0.12, 0.22])  # own framing, wide, close-up
-    front = (rng.random(count) < 0.5) | (kind == 2)
+    kind = rng.choice(3, size=count, p=[0.64, 0.08, 0.28])  # own framing, wide, close-up
+    front = (rng.random(count) < 0.55) | (kind == 2)
     yaw = np.where(front, rng.uniform(-math.pi / 3, math.pi / 3, count), rng.uniform(-math.pi, math.pi, count))
     pitch = np.radians(np.where(kind == 1, rng.uniform(-35, 60, count), rng.uniform(-25, 35, count)))
     focal = np.where(
-        kind == 0, EG3D_FOCAL, np.where(kind == 1, rng.uniform(3.0, 3.6, count), rng.uniform(5.5, 8.0, count))
+        kind == 0, EG3D_FOCAL, np.where(kind == 1, rng.uniform(3.0, 3.6, count), rng.uniform(5.5, 10.0, count))
     )
     radius = EG3D_RADIUS * np.exp(rng.normal(0.0, 0.02, count))
     spread = np.where(kind == 2, 0.05, 0.012)[:, None]
     pivot = rng.normal(0.0, 1.0, (count, 3)) * spread
+    pivot[:, 1] -= np.where(kind == 2, 0.03, 0.0)  # between eyes and mouth
     camera = Camera.orbit(*(torch.from_numpy(a.astype(np.float32)) for a in (yaw, pitch, radius, pivot, focal)))
     return camera.labels().numpy()
 

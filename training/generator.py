@@ -18,9 +18,10 @@ from torch import Tensor
 
 from pmv.generators import EG3DConfig, load_generator, save_generator
 from pmv.generators.superresolution import SuperResolutionHead
+from pmv.images import write_png
 from training.batches import HeadStore
 from training.data import HeadPack, RenderPool, head_vector, held_out_layout, training_layout, wait_for
-from training.evaluate import evaluate, report
+from training.evaluate import detail_sheet, evaluate, report
 from training.trainer import TrainConfig, Trainer
 
 
@@ -110,6 +111,17 @@ def export(trainer: Trainer, folder: Path, notes: dict) -> None:
     save_generator(average, folder / "heads.safetensors", torch.float16, notes)
 
 
+def checkpoint(trainer: Trainer, held_out: HeadStore, folder: Path) -> None:
+    """Writes state and export, and a sheet of held-out fronts, true and drawn, as `sheets/<step>.png`."""
+    trainer.save(folder / "state.pt")
+    export(trainer, folder, {})
+    held_out.refresh()
+    if len(held_out):
+        sheet = folder / "sheets" / f"{trainer.step_count:06d}.png"
+        sheet.parent.mkdir(exist_ok=True)
+        write_png(sheet, detail_sheet(trainer.average, held_out))
+
+
 def train(trainer: Trainer, held_out: HeadStore, options: argparse.Namespace, rendering: list[RenderPool]) -> None:
     """Runs the schedule to its end, or until SIGTERM; leaves state, export and log in `options.out`."""
     stop = False
@@ -141,13 +153,11 @@ def train(trainer: Trainer, held_out: HeadStore, options: argparse.Namespace, re
             log.line(trainer, scores)
             if now - saved >= options.save_seconds:
                 saved = now
-                trainer.save(options.out / "state.pt")
-                export(trainer, options.out, {})
+                checkpoint(trainer, held_out, options.out)
             # judging and saving are no training, and do not eat up the schedule
             last = log.time = time.perf_counter()
     log.line(trainer, {})
-    trainer.save(options.out / "state.pt")
-    export(trainer, options.out, {})
+    checkpoint(trainer, held_out, options.out)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -203,6 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     device = torch.device(options.device)
     torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it anyway
     begin = time.perf_counter()
     options.out.mkdir(parents=True, exist_ok=True)
     shape = shape_of(options.size, len(head_vector(0, 0.0)))

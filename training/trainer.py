@@ -5,6 +5,7 @@ coarse shape from small ray-marched images, then full ones, then super-resolutio
 truth.
 """
 
+import contextlib
 import copy
 import math
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pmv.artifacts import atomic_path
+from pmv.errors import InputError
 from pmv.generators import EG3DConfig, EG3DGenerator
 from training.batches import Batch, HeadStore
 from training.discriminator import DualDiscriminator, feature_matching, r1_penalty
@@ -49,6 +51,7 @@ class TrainConfig:
         mapping_speed: factor on the learning rate of the mapping network, whose own multiplier (0.01) suits
             StyleGAN's Gaussian z, not a z whose every entry means something.
         gradient_clip: largest norm of the generator's gradient.
+        precision: "single", or "mixed" for bfloat16 convolutions in generator and discriminator (R1 stays single).
         seed: of weights, batches and jitter.
     """
 
@@ -70,6 +73,7 @@ class TrainConfig:
     density_speed: float = 10.0
     mapping_speed: float = 50.0
     gradient_clip: float = 5.0
+    precision: str = "single"
     seed: int = 0
 
 
@@ -84,6 +88,8 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, shape: EG3DConfig, store: HeadStore, device: torch.device) -> None:
+        if config.precision not in ("single", "mixed"):
+            raise InputError(f"precision {config.precision!r} is neither single nor mixed")
         self.config, self.store, self.device = config, store, device
         torch.manual_seed(config.seed)
         generator = EG3DGenerator(shape)
@@ -131,6 +137,10 @@ class Trainer:
         rate = config.learning_rate * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * fall)))
         return rate * min(1.0, (self.step_count + 1) / config.warmup)
 
+    def mixed(self) -> contextlib.AbstractContextManager:
+        """What the convolutions run under."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "mixed")
+
     # --- steps ----------------------------------------------------------------------------------------------
 
     def step(self) -> dict[str, Tensor]:
@@ -146,7 +156,7 @@ class Trainer:
         rate = self.learning_rate()
         for group, speed in zip(self.optimizer.param_groups, self.speeds):
             group["lr"] = rate * speed
-        render = render_batch(self.generator, batch, self.condition, resolution, self.jitter, enlarge)
+        render = render_batch(self.generator, batch, self.condition, resolution, self.jitter, enlarge, self.mixed())
         terms = supervised(render, batch, Weights())
         loss = torch.stack(list(terms.values())).sum()
         fake = None
@@ -172,11 +182,13 @@ class Trainer:
         if self.judge_steps < config.judge_warmup:
             return fake.new_zeros(())
         self.judge.requires_grad_(False)
-        logits, features = self.judge(fake)
-        with torch.no_grad():
-            _, true_features = self.judge(real)
+        with self.mixed():
+            logits, features = self.judge(fake)
+            with torch.no_grad():
+                _, true_features = self.judge(real)
+        logits, features = logits.float(), [f.float() for f in features]
         self.judge.requires_grad_(True)
-        opinion, distance = F.softplus(-logits).mean(), feature_matching(features, true_features)
+        opinion, distance = F.softplus(-logits).mean(), feature_matching(features, [f.float() for f in true_features])
         if self.judge_steps == config.judge_warmup or self.judge_steps % LAZY == 0:
             reference = terms["image"] + terms["gradient"]
             now = torch.stack([gradient_share(reference, term, image) for term in (opinion, distance)])
@@ -205,7 +217,9 @@ class Trainer:
         """One step of the discriminator; returns its losses."""
         for group in self.judge_optimizer.param_groups:
             group["lr"] = rate
-        loss = F.softplus(self.judge(fake)[0]).mean() + F.softplus(-self.judge(real)[0]).mean()
+        with self.mixed():
+            fake_logits, real_logits = self.judge(fake)[0].float(), self.judge(real)[0].float()
+        loss = F.softplus(fake_logits).mean() + F.softplus(-real_logits).mean()
         total = loss
         if self.judge_steps % LAZY == 0:
             total = loss + self.config.r1 * LAZY * r1_penalty(self.judge, real)

@@ -19,13 +19,13 @@ HAIRSTYLES = (
 # and right move together. Translations of the whole head, neck, mouth and nose to a side are left out: they only move
 # the camera.
 _SIGNED_PAIRS: dict[str, tuple[float, str]] = {
-    "head": (0.12, "age:decr/incr back-scale-depth:decr/incr fat:decr/incr scale-depth:decr/incr scale-vert:decr/incr"),
+    "head": (0.10, "age:decr/incr back-scale-depth:decr/incr fat:decr/incr scale-depth:decr/incr scale-vert:decr/incr"),
     "neck": (
         0.14,
         "double:decr/incr scale-depth:decr/incr scale-horiz:decr/incr scale-vert:decr/incr",
     ),
     "mouth": (
-        0.18,
+        0.15,
         "angles:down/up cupidsbow:decr/incr dimples:in/out laugh-lines:in/out "
         "lowerlip-ext:down/up lowerlip-height:decr/incr lowerlip-middle:down/up lowerlip-volume:decr/incr "
         "lowerlip-width:decr/incr philtrum-volume:decr/incr scale-depth:decr/incr scale-horiz:decr/incr "
@@ -33,7 +33,7 @@ _SIGNED_PAIRS: dict[str, tuple[float, str]] = {
         "upperlip-middle:down/up upperlip-volume:decr/incr upperlip-width:decr/incr",
     ),
     "nose": (
-        0.16,
+        0.14,
         "base:down/up compression:compress/uncompress curve:concave/convex flaring:decr/incr greek:decr/incr "
         "hump:decr/incr nostrils-angle:down/up nostrils-width:decr/incr point:down/up point-width:decr/incr "
         "scale-depth:decr/incr scale-horiz:decr/incr scale-vert:decr/incr "
@@ -103,7 +103,7 @@ def _signed_targets() -> list[tuple[SignedTargets, float]]:
             rows.append((SignedTargets(f"shape/{part}-{stem}-{high}", targets[0], targets[1]), deviation))
     # Width is what the eye notices first, so extreme widths are rarer than other extremes.
     width = SignedTargets("shape/head-width", ("head/head-scale-horiz-decr",), ("head/head-scale-horiz-incr",))
-    rows.append((width, 0.09))
+    rows.append((width, 0.065))
     for name in _ASYMMETRIES:
         rows.append((SignedTargets(f"shape/asym-{name}", (f"asym/asym-{name}-l",), (f"asym/asym-{name}-r",)), 0.15))
     return rows
@@ -135,9 +135,9 @@ def _entries() -> list[Entry]:
         Entry("expression/mouth-open", "expression", 0.05, 0.09, 0.0, 0.35),
         Entry("expression/pursing", "expression", 0.03, 0.11, 0.0, 0.6),
         Entry("expression/mouth-down", "expression", 0.03, 0.10, 0.0, 0.5),
-        Entry("expression/squint", "expression", 0.12, 0.15, 0.0, 0.5),
-        Entry("expression/eyes-closed", "expression", 0.10, 0.20, 0.0, 1.0),
-        Entry("expression/brows-up", "expression", 0.10, 0.35, -0.8, 0.9),
+        Entry("expression/squint", "expression", 0.06, 0.08, 0.0, 0.35),
+        Entry("expression/eyes-closed", "expression", 0.07, 0.19, 0.0, 1.0),
+        Entry("expression/brows-up", "expression", 0.20, 0.30, -0.8, 0.9),
         Entry("gaze/right", "gaze", 0.0, 0.10, -0.35, 0.35),
         Entry("gaze/down", "gaze", 0.0, 0.07, -0.22, 0.22),
     ]
@@ -274,9 +274,11 @@ def _pick(rng: np.random.Generator, chances: Mapping[str, float]) -> str:
 
 def _sample_hair(rng: np.random.Generator, male: bool, european: float, old: float) -> dict[str, float]:
     chances = (
-        dict(none=11, short01=21, short02=17, short03=8, short04=24, afro01=9, long01=6, ponytail01=4, bob01=2, bob02=2)
+        dict(
+            none=15, short01=13, short02=18, short03=14, short04=24, afro01=8, long01=5, ponytail01=4, bob01=1, bob02=1
+        )
         if male
-        else dict(none=2, bob01=7, bob02=14, braid01=16, long01=24, ponytail01=20, short03=5, afro01=8, short01=4)
+        else dict(none=3, bob01=5, bob02=7, braid01=20, long01=26, ponytail01=22, short03=7, afro01=8, short01=3)
     )
     style = _pick(rng, chances)
     lightness = rng.beta(1.6, 1.9) if european > 0.4 else rng.beta(1.2, 7.0)
@@ -308,11 +310,13 @@ def _sample_expression(rng: np.random.Generator) -> dict[str, float]:
     elif kind < 0.80:
         values["expression/mouth-down"] = rng.uniform(0.2, 0.5)
     values["expression/squint"] = float(
-        np.clip(0.4 * values.get("expression/smile", 0.0) + rng.normal(0, 0.05), 0, 0.5)
+        np.clip(0.2 * values.get("expression/smile", 0.0) + rng.normal(0, 0.05), 0, 0.35)
     )
     lids = rng.random()
-    values["expression/eyes-closed"] = 1.0 if lids < 0.03 else rng.uniform(0, 0.35) if lids < 0.4 else 0.0
-    values["expression/brows-up"] = rng.normal(0.1, 0.35)
+    values["expression/eyes-closed"] = (
+        rng.uniform(0.7, 1.0) if lids < 0.04 else rng.uniform(0, 0.25) if lids < 0.3 else 0.0
+    )
+    values["expression/brows-up"] = rng.normal(0.2, 0.3)
     for name in ("smile", "lips-apart", "mouth-open", "pursing", "mouth-down"):
         values.setdefault(f"expression/{name}", 0.0)
     return values

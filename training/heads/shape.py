@@ -17,6 +17,14 @@ _EXPRESSION_UNITS = {
     "expression/squint": ("eye-left-slit", "eye-right-slit"),
     "expression/eyes-closed": ("eye-left-closure", "eye-right-closure"),
 }
+# MakeHuman's neutral eyes are slits at portrait size: every head gets wider, larger ones, around which the
+# parameters vary.
+_EYE_OPENING = {
+    "shape/eyes-height1-incr": 0.25,
+    "shape/eyes-height2-incr": 0.32,
+    "shape/eyes-height3-incr": 0.25,
+    "shape/eyes-scale-incr": 0.30,
+}
 _BROWS_UP = ("eyebrows-left-up", "eyebrows-right-up")
 _BROWS_DOWN = ("eyebrows-left-down", "eyebrows-right-down")
 
@@ -71,7 +79,7 @@ def target_weights(parameters: HeadParameters) -> dict[str, float]:
                     share = gender_weight * age_weight * muscle_weight * weight_weight
                     weights[_universal(gender, age, muscle, weight)] += share
     for signed in SIGNED_TARGETS:
-        value = parameters[signed.name]
+        value = parameters[signed.name] + _EYE_OPENING.get(signed.name, 0.0)
         for target in signed.negative if value < 0 else signed.positive:
             weights[target] += abs(value)
     for name, target in HEAD_SHAPE_TARGETS.items():

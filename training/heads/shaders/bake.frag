@@ -90,7 +90,7 @@ void main() {
     float hairs = beard_strands(r);
     vec3 shaven = mix(albedo, mix(brows, albedo, 0.35), 0.55);
     albedo = mix(albedo, shaven, region * stubble * (0.35 + 0.65 * smoothstep(0.48, 0.62, hairs)));
-    albedo = mix(albedo, brows * (0.4 + 0.8 * hairs), region * smoothstep(0.0, 0.8, beard) * (0.55 + 0.35 * smoothstep(0.35, 0.6, hairs)));
+    albedo = mix(albedo, brows * (0.5 + 0.6 * hairs), region * smoothstep(0.0, 0.8, beard) * (0.74 + 0.22 * smoothstep(0.35, 0.6, hairs)));
 
     // eyebrows: hairs that lean outwards
     float way = (ax - 0.095) / 0.485;
@@ -99,7 +99,7 @@ void main() {
     float lean = r.x < 0.0 ? 1.0 : -1.0;
     float brow_hairs = value_noise(vec3(r.x * 57.0 + lean * r.y * 60.0, r.y * 20.0, 2.2) + 64.0 * SEED);
     float brow = smoothstep(1.5, 0.1, abs(off) + (brow_hairs - 0.5) * 1.6) * smoothstep(-0.06, 0.12, way) * smoothstep(1.06, 0.85, way) * front;
-    albedo = mix(albedo, brows, clamp(brow * brow_shape.w * 1.1, 0.0, 0.95));
+    albedo = mix(albedo, brows, clamp(brow * brow_shape.w * 1.25, 0.0, 0.95));
 
     // hair painted on the scalp: solid under the hair, single baby hairs at the hairline
     float scalp = smoothstep(6.75, 7.0, r.y + max(0.0, 0.6 - r.z) * 0.5) * (1.0 - smoothstep(0.95, 1.25, r.z) * smoothstep(7.75, 7.55, r.y));
@@ -107,13 +107,13 @@ void main() {
     vec4 strand = texture(strand_texture, polar_place(r));
     float strands = strand.r, baby = strand.g;
     float clump = fractal_noise(r * 5.0 + 40.0) - 0.5;
-    float near = v_extra.x + clump * 0.16 + (strands - 0.5) * 0.20;
-    float solid = smoothstep(0.13, 0.0, near);
+    float near = v_extra.x + clump * 0.16 + (strands - 0.5) * 0.12;
+    float solid = smoothstep(0.17, -0.01, near);
     float wisps = smoothstep(0.24, 0.02, near + 0.05) * smoothstep(0.48, 0.70, baby) * 0.75;
     float painted = scalp * max(solid, wisps) * (1.0 - bald);
     albedo = mix(albedo, hair * 0.45 * (0.6 + 0.8 * fine), painted * 0.92);
-    float shaved = smoothstep(7.2, 7.5, r.y + max(0.0, 0.9 - r.z) * 0.55 - 0.12) * smoothstep(1.25, 0.95, r.z + 0.35 * (r.y - 7.9)) * step(ax, 0.82);
-    albedo = mix(albedo, mix(albedo, hair, 0.6), shaved * 0.5 * bald_shadow * bald * (0.6 + 0.8 * fine));
+    float shaved = smoothstep(7.2, 7.5, r.y + max(0.0, 0.9 - r.z) * 0.55 - 0.12) * smoothstep(7.93, 8.12, r.y + 1.2 * max(0.0, 1.05 - r.z) + 0.15 * clump) * smoothstep(0.85, 0.79, ax);
+    albedo = mix(albedo, mix(albedo, hair, 0.75), shaved * min(0.9, 1.1 * bald_shadow) * bald * (0.7 + 0.6 * fine));
 
     albedo = mix(albedo, vec3(0.15, 0.03, 0.03), v_extra.y);
     open *= mix(1.0, 0.45, v_extra.y);

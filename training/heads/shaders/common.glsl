@@ -56,9 +56,10 @@ float hair_opacity(vec3 rest, vec4 extra, float shell, out float tone, out float
     inside = min(inside, (rest.y - trim_height) / 0.22 + irregular);
     float solid = clamp(inside * mix(1.0, 0.8, hairline), 0.0, 1.0);
     float strands = 0.15 * tone + 0.85 * thin;
-    float opacity = solid + (strands - 0.5) * 1.7 * (1.25 - solid);
+    // a ragged edge of single strands at the tips, a soft one where hair grows out of the skin
+    float opacity = solid + (strands - 0.5) * mix(1.5, 1.0, hairline) * (1.25 - solid);
     if (shells > 1) opacity -= shell * 0.75 - (strands - 0.5) * shell * 1.6;
-    return smoothstep(0.12 - 0.06 * hairline, mix(0.52, 0.95, hairline), opacity);
+    return smoothstep(0.12 - 0.06 * hairline, mix(0.60, 1.0, hairline), opacity);
 }
 
 float lip_mask(vec3 rest) {
@@ -87,7 +88,7 @@ float beard_region(vec3 rest) {
     region *= mix(1.0, moustache, smoothstep(0.40, 0.33, ax));
     region *= 1.0 - lip_mask(rest);
     region *= 1.0 - 0.8 * gauss(vec2(rest.x, rest.y - 6.44), vec2(0.05, 0.03));
-    return clamp(region, 0.0, 1.0) * smoothstep(0.0, 0.7, region + rough * 0.5);
+    return clamp(region, 0.0, 1.0) * smoothstep(0.0, 0.6, region + rough * 0.35);
 }
 
 float beard_strands(vec3 rest) {

@@ -70,20 +70,20 @@ void main() {
         float radius = distance(uv, centre) / 0.115;
         vec3 fibres = pow(texture(eye_texture, uv).rgb, vec3(2.2));
         float brightness = max(fibres.r, max(fibres.g, fibres.b));
-        vec3 white = mix(vec3(0.50, 0.48, 0.46), fibres, 0.5);
-        vec3 colour = iris * (0.30 + brightness * 3.2) * 0.60 * mix(0.5, 1.25, smoothstep(0.95, 0.5, radius));
+        vec3 white = mix(vec3(0.74, 0.72, 0.69), fibres, 0.35);
+        vec3 colour = iris * (0.30 + brightness * 3.2) * 0.80 * mix(0.5, 1.25, smoothstep(0.95, 0.5, radius));
         colour *= smoothstep(0.28, 0.36, radius);
         albedo = mix(colour, white, smoothstep(0.93, 1.03, radius));
-        albedo *= mix(1.0, 0.6, smoothstep(0.8, 0.93, radius) * smoothstep(1.05, 0.95, radius));
+        albedo *= mix(1.0, 0.45, smoothstep(0.78, 0.93, radius) * smoothstep(1.06, 0.95, radius));
         gloss = 0.6;
         sharpness = 160.0;
-        open = open * open * 0.95 + 0.03;
+        open = open * 0.85 + 0.12;
     } else if (part == PART_LASHES) {
         float hairs = value_noise(vec3(v_extra.y * 420.0, v_extra.x * 2.0 * (v_extra.y - 0.3) * 9.0, 1.0) + 64.0 * SEED);
         hairs = clamp(0.5 + (hairs - 0.5) * 2.0, 0.0, 1.0);
-        float reach = v_extra.z > 0.5 ? 0.10 + 0.30 * lash_length : 0.05 + 0.12 * lash_length;
+        float reach = v_extra.z > 0.5 ? 0.14 + 0.20 * lash_length : 0.05 + 0.12 * lash_length;
         if (v_extra.x > reach * (0.35 + 0.9 * hairs)) discard;
-        if (v_extra.x > 0.10 && hairs < mix(0.35, 0.7, v_extra.x / reach)) discard;
+        if (v_extra.x > 0.16 && hairs < mix(0.15, 0.7, v_extra.x / reach)) discard;
         albedo = mix(brows * 0.3, skin * 0.3, 0.5);
         open = 0.8;
     } else if (part == PART_TEETH) {
@@ -95,7 +95,7 @@ void main() {
         float hairs = beard_strands(v_rest);
         opacity = beard_opacity(v_rest, v_shell, hairs);
         if (fringe == 0 ? opacity < 0.8 : (opacity >= 0.8 || opacity < 0.03)) discard;
-        albedo = brows * (0.25 + 2.0 * hairs * hairs + 0.5 * hairs) * mix(0.6, 1.5, v_shell);
+        albedo = brows * (0.45 + 1.2 * hairs * hairs + 0.5 * hairs) * mix(0.7, 1.5, v_shell);
         open *= mix(0.6, 1.0, v_shell);
         scatter = 0.0;
     } else {
