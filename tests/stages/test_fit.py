@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pmv.camera import Camera
+from pmv.errors import InputError
 from pmv.losses import masked_l2
 from pmv.optimise import ramped_rate, render_views
 from stages import coarse, latent, tune
@@ -107,6 +108,35 @@ def test_difference_mask_finds_what_was_painted_on(target):
     assert little.sum() <= 0.12 * foreground.sum()
 
 
+def test_a_given_mask_overrules_what_is_found_and_its_pixels_pull_at_nothing(context, target):
+    w, camera, image, foreground = target
+    mask = torch.zeros_like(foreground)
+    mask[..., 10:20, 10:20] = 1
+    hand = image * (1 - mask) - mask
+    previews: dict[str, torch.Tensor] = {}
+
+    config = replace(FAST, steps=10, difference_from=0.5, difference_threshold=0.2, difference_most=0.5)
+
+    def fit(picture, ood_mask):
+        rng = torch.Generator().manual_seed(0)
+        shown = replace(context, rng=rng, preview=previews.__setitem__)
+        inputs = replace(latent_inputs((w, camera, picture, foreground)), photo_ood_mask=ood_mask)
+        return latent.run(inputs, config, shown)
+
+    occluded, clean = fit(hand, mask), fit(image, mask)
+    torch.testing.assert_close(occluded.pivot_w, clean.pivot_w)
+    assert torch.equal(occluded.difference_mask, mask)
+    assert occluded.out_of_distribution == pytest.approx(float((mask * foreground).sum() / foreground.sum()))
+    assert torch.equal(previews["out_of_distribution"][..., 24:, 24:], image[..., 24:, 24:])
+    assert not torch.equal(previews["out_of_distribution"][..., 12:18, 12:18], image[..., 12:18, 12:18])
+    found = fit(hand, None)
+    assert (found.difference_mask * mask).sum() > 20 and found.out_of_distribution > 0
+    assert not fit(hand, 0 * mask).difference_mask.any(), "a black mask says that all of it is a head"
+    for wrong, message in ((mask[..., :30], "30×32 pixels; make it 32×32"), (mask * 0 + 1, "covers the whole picture")):
+        with pytest.raises(InputError, match=message):
+            fit(hand, wrong)
+
+
 @pytest.fixture(scope="module")
 def pivot(tiny_generator) -> Pivot:
     w = tiny_generator.mean_w(64)
@@ -161,6 +191,21 @@ def test_holding_keeps_the_geometry_of_other_views(context, target, pivot: Pivot
     reference = render_views(tiny_generator, *pivot, runs[0.0].pseudo_cameras, 24).alpha
     moved = {k: (v.view_alphas - reference).abs().mean().item() for k, v in runs.items()}
     assert moved[20.0] < 0.7 * moved[0.0]
+
+
+def test_an_occluder_that_is_masked_does_not_bend_the_geometry(context, target, pivot: Pivot):
+    w, camera, image, foreground = target
+    mask = torch.zeros_like(foreground)
+    mask[..., 8:22, 10:20] = 1
+    hand = image * (1 - mask) + mask
+
+    def depth(picture, difference):
+        inputs = replace(coarse_inputs((w, camera, picture, foreground), pivot), difference_mask=difference)
+        return coarse.run(inputs, QUICK, replace(context, rng=torch.Generator().manual_seed(0))).input_depth
+
+    clean, masked, bent = depth(image, mask), depth(hand, mask), depth(hand, 0 * mask)
+    torch.testing.assert_close(masked, clean)
+    assert (bent - clean).abs().max() > 1e-3
 
 
 def test_coarse_stops_when_close_enough(context, target, pivot: Pivot):
