@@ -152,18 +152,32 @@ def prepare(
 @click.option(
     "--yaw", "yaws", type=float, multiple=True, default=(0.0,), help="Degrees, positive to +x; PNG: may repeat."
 )
+@click.option("--uncrop", is_flag=True, help="PNG: put the head back into the photo; yaw and pitch from the photo's.")
 @click.option("--pitch", type=float, default=0.0, help="Degrees, positive upwards.")
 @click.option("--sweep", type=click.FloatRange(0, 180), help="MP4: degrees to either side of the yaw.")
 @click.option("--frames", type=click.IntRange(2), default=90, help="MP4: pictures in the turn.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
 def render(
-    run: Path, out: Path, yaws: Sequence[float], pitch: float, sweep: float | None, frames: int, device: str
+    run: Path,
+    out: Path,
+    yaws: Sequence[float],
+    pitch: float,
+    uncrop: bool,
+    sweep: float | None,
+    frames: int,
+    device: str,
 ) -> None:
-    """Render the finished inversion in RUN from other sides."""
+    """Render the finished inversion in RUN from other sides, or --uncrop it into its photo."""
     from pmv.turntable import write_sheet, write_turn
     from stages.runner import pick_device
 
-    if out.suffix.lower() == ".mp4":
+    if uncrop:
+        from stages.uncrop import uncrop_run
+
+        if out.suffix.lower() != ".png" or len(yaws) != 1:
+            raise click.UsageError("--uncrop writes one view: --out ends in .png, and --yaw is given at most once")
+        uncrop_run(run, out, yaws[0], pitch, pick_device(device))
+    elif out.suffix.lower() == ".mp4":
         if len(yaws) != 1:
             raise click.UsageError("an MP4 takes one --yaw, the middle of the turn")
         write_turn(run, out, yaws[0], pitch, sweep, frames, pick_device(device))
@@ -175,16 +189,55 @@ def render(
 
 
 @cli.command()
-@click.argument("checkpoint", type=FILE)
+@click.argument("checkpoint")
 @click.argument("out", type=FILE)
-def convert(checkpoint: Path, out: Path) -> None:
-    """Convert an official CHECKPOINT (.pkl, read without executing it) to OUT.safetensors and OUT.json."""
-    from pmv.generators import load_generator, save_generator
+@click.option("--like", metavar="CHECKPOINT", help="What it was tuned from, where CHECKPOINT holds weights alone.")
+def convert(checkpoint: str, out: Path, like: str | None) -> None:
+    """Convert CHECKPOINT (read without executing it) to OUT: .safetensors and .json, or a plain state dict (.pt, .pth).
 
-    if out.suffix != ".safetensors":
-        raise click.UsageError("OUT ends in .safetensors")
-    save_generator(load_generator(checkpoint), out)
+    CHECKPOINT is a name, .pkl, .pt, .pth or .safetensors.
+    """
+    from pmv.generators.convert import convert_checkpoint
+
+    convert_checkpoint(checkpoint, out, like)
     click.echo(out)
+
+
+@cli.command()
+@click.argument("checkpoint")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def inspect(checkpoint: str, as_json: bool) -> None:
+    """Tell what is in CHECKPOINT, without building a model of it or executing anything."""
+    import json
+
+    from pmv.generators.inspection import describe, inspect_checkpoint
+
+    facts = inspect_checkpoint(checkpoint)
+    click.echo(json.dumps(facts, indent=1) if as_json else describe(facts))
+
+
+@cli.command()
+@click.argument("checkpoint")
+@click.argument("reference", type=FILE)
+@click.option(
+    "--tolerance", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True, help="Relative L2."
+)
+@click.option("--like", metavar="CHECKPOINT", help="What it was tuned from, where CHECKPOINT holds weights alone.")
+def verify(checkpoint: str, reference: Path, tolerance: float, like: str | None) -> None:
+    """Compare CHECKPOINT's outputs with those of the official code in REFERENCE (.npz).
+
+    Prints the relative L2 error of every array; exit code 1 if one exceeds the tolerance (gradients: ten times it).
+    """
+    from pmv.generators import load_generator
+    from pmv.generators.verify import read_reference, relative_errors, tolerance_of
+
+    arrays = read_reference(reference)
+    errors = relative_errors(load_generator(checkpoint, like=like), arrays)
+    for name, error in errors.items():
+        verdict = "" if error <= tolerance_of(name, tolerance) else "  too large"
+        click.echo(f"{name:24} {error:.1e}{verdict}")
+    if any(not error <= tolerance_of(name, tolerance) for name, error in errors.items()):
+        raise click.exceptions.Exit(1)
 
 
 @cli.command()

@@ -81,7 +81,7 @@ def guided_filter(guide: np.ndarray, mask: np.ndarray, radius: int, epsilon: flo
     return ((mean(slope) * guide).sum(-1) + mean(offset)).astype(np.float32)
 
 
-def refine_matte(picture: np.ndarray, coarse: np.ndarray, width: float = 0.02) -> np.ndarray:
+def refine_matte(picture: np.ndarray, coarse: np.ndarray, width: float = 0.04) -> np.ndarray:
     """A coarse foreground laid on the picture's own edges; sure insides and outsides stay what they are.
 
     Args:

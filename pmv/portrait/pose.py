@@ -21,6 +21,7 @@ from pmv.portrait.face_model import FaceModel, project
 
 _PIVOT = np.array([0.0, 0.0, 0.175])  # EG3D's cameras look about there; only the start and the shifts are told from it
 _STARTS = (0.0, 45.0, -45.0)  # degrees of yaw
+_FEW = slice(None, None, 6)  # landmarks that are enough to tell the starts apart
 _COEFFICIENT_WEIGHT = 0.3  # of a ~ N(0,1), against residuals that are far from independent
 _SOFT = 3.0  # standard deviations from which a residual counts linearly
 
@@ -54,26 +55,30 @@ def find_camera(
         correct: apply the model's correction for turned heads.
     """
     modes = model.modes.shape[-1]
-    root = np.sqrt(len(uv))
 
-    def residuals(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    def residuals(values: np.ndarray, weight: np.ndarray, some: slice) -> np.ndarray:
         rotation, position = _camera(values[:5], radius)
-        error = (uv - project(model.points, rotation, position, focal) - model.modes @ values[5:]) / model.sigma
-        return np.concatenate([(error * weight[:, None]).ravel(), values[5:] * root * _COEFFICIENT_WEIGHT])
+        error = uv[some] - project(model.points[some], rotation, position, focal) - model.modes[some] @ values[5:]
+        error = error / model.sigma[some] * weight[some, None]
+        return np.concatenate([error.ravel(), values[5:] * np.sqrt(len(error)) * _COEFFICIENT_WEIGHT])
 
-    best_cost, best = np.inf, np.zeros(5 + modes)
-    for yaw in _STARTS:
+    def refined(values: np.ndarray, weight: np.ndarray, some: slice, rounds: int) -> tuple[np.ndarray, float]:
+        cost = np.inf
+        for _ in range(rounds):
+            result = least_squares(residuals, values, args=(weight, some), loss="soft_l1", f_scale=_SOFT)
+            values = result.x
+            weight = model.visibility(_camera(values[:5], radius)[1])
+            cost = result.cost / max(weight[some].sum(), 1.0)
+        return values, cost
+
+    def start(yaw: float) -> tuple[np.ndarray, float]:
         values = np.zeros(5 + modes)
         values[0] = np.radians(yaw)
         weight = np.maximum(model.visibility(_camera(values[:5], radius)[1]), 0.05)
-        cost = np.inf
-        for _ in range(4):
-            result = least_squares(residuals, values, args=(weight,), loss="soft_l1", f_scale=_SOFT)
-            values = result.x
-            weight = model.visibility(_camera(values[:5], radius)[1])
-            cost = 2 * result.cost / max(weight.sum(), 1.0)
-        if cost < best_cost:
-            best_cost, best = cost, values
+        return refined(values, weight, _FEW, 2)
+
+    best, _ = min((start(yaw) for yaw in _STARTS), key=lambda found: found[1])
+    best, _ = refined(best, model.visibility(_camera(best[:5], radius)[1]), slice(None), 3)
     rotation, position = _camera(best[:5], radius)
     weight = model.visibility(position)
     plain = uv - project(model.points, rotation, position, focal) - model.modes @ best[5:]
