@@ -1,5 +1,5 @@
-"""What a generator checkpoint of the official kinds says: its weights, how its generator was built, which axes its planes
-stand for.
+"""What a generator checkpoint of the official kinds says: its weights, how its generator was built, which axes its
+planes stand for.
 
 Read here are the training snapshots of EG3D and PanoHead (`.pkl`, the generator wrapped by the persistence decorator,
 below `G_ema` or bare), and what is saved of tuned generators: whole modules and state dicts written by `torch.save`
@@ -20,6 +20,7 @@ SUFFIXES = (".pkl", ".pt", ".pth")
 _PLACES = ("G_ema", "G", "generator", "state_dict", "model")
 """Where files keep a generator, the best first."""
 _MAX_MODULES = 20_000
+_MAX_NAME = 500
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def read_checkpoint(path: Path, only: tuple[str, ...] | None = None) -> Official
         return OfficialCheckpoint(
             state,
             _init_kwargs(said),
-            str(said.get("__class_name__", "")),
-            int(resolution) if resolution else None,
+            class_name if isinstance(class_name := said.get("__class_name__"), str) else "",
+            resolution if type(resolution) is int and resolution > 0 else None,
             axes.read() if axes is not None else None,
             pickled.format,
         )
@@ -113,18 +114,24 @@ def _tensors(module: Record) -> dict[str, TensorRef]:
         seen += 1
         if seen > _MAX_MODULES or len(found) > _MAX_MODULES:  # few modules that hold each other make endless trees
             raise refuse("it has more modules than any generator")
-        passing = module.state.get("_non_persistent_buffers_set") or set()
+        passing = module.state.get("_non_persistent_buffers_set")
+        passing = passing if isinstance(passing, set) else set()
         for kind in ("_parameters", "_buffers"):
             for name, value in _items(module, kind):
                 if isinstance(value, TensorRef) and not (kind == "_buffers" and name in passing):
                     found[f"{prefix}{name}"] = value
-        waiting += [(f"{prefix}{name}.", child) for name, child in _items(module, "_modules") if isinstance(child, Record)]
+        if len(prefix) > _MAX_NAME:
+            raise refuse("it has modules nested deeper than any generator")
+        children = [(name, child) for name, child in _items(module, "_modules") if isinstance(child, Record)]
+        waiting += [(f"{prefix}{name}.", child) for name, child in children]
     return found
 
 
 def _items(module: Record, kind: str) -> list[tuple[Any, Any]]:
     entries = module.state.get(kind)
-    return list(entries.items()) if isinstance(entries, dict) else []
+    if not isinstance(entries, dict):
+        return []
+    return [(name, value) for name, value in entries.items() if isinstance(name, str) and len(name) <= _MAX_NAME]
 
 
 def _init_kwargs(said: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -71,7 +71,8 @@ def build_generator(
         checkpoint: what the reader found.
         source: the file, for messages, and for the manifest to recognise it by.
         plane_convention: of the planes, over all of these.
-        like: for a checkpoint that holds weights alone: the configuration of the generator that it was tuned from.
+        like: for a checkpoint that holds weights alone: the configuration of the generator that it was tuned from;
+            None = that of the family's published model, if its shape fits.
 
     Raises:
         CheckpointError: of no family, of other numbers than it says, or asking for what is not supported.
@@ -87,7 +88,7 @@ def build_generator(
         except CheckpointError as error:
             raise CheckpointError(f"{source}: {error}") from error
     elif like is None:
-        raise CheckpointError(f"{source}: holds weights alone; say which generator it was tuned from")
+        config = _published(family, checkpoint.state, source)
     elif type(like) is not family.config:
         raise CheckpointError(f"{source}: of the family {name}, unlike the generator it is said to be tuned from")
     else:
@@ -98,9 +99,28 @@ def build_generator(
         if said is None and plane_convention == generator.spec.plane_convention:
             warn_if_misread(generator, plane_convention)  # nothing but the weights can object
         return with_settings(generator, {"plane_convention": plane_convention})
-    if said is None and config is not like:
+    if said is None and checkpoint.init_kwargs is not None:
         return _probed(generator, source)
     return generator
+
+
+def _published(family: Family, state: Mapping[str, Tensor], source: str) -> EG3DConfig:
+    """The configuration of the family's best-known published model, if weights that come alone have its shape."""
+    config = family.config()
+    with torch.device("meta"):
+        expected = family.generator(config).state_dict()
+    if {key: t.shape for key, t in expected.items()} != {key: t.shape for key, t in state.items()}:
+        raise CheckpointError(
+            f"{source}: holds weights alone, and not of a shape that is known; say which generator it was tuned from: "
+            f"pmv convert {source} OUT.safetensors --like NETWORK.pkl, and use OUT.safetensors"
+        )
+    log.warning(
+        "%s: holds weights alone; cameras and depths of the published %s model are taken, which has the same shape; "
+        "where it was tuned from another, convert it with --like",
+        source,
+        "PanoHead" if family.config is PanoHeadConfig else "EG3D FFHQ 512-128",
+    )
+    return config
 
 
 def _said_convention(checkpoint: Checkpoint, source: str) -> str | None:

@@ -1,6 +1,7 @@
-"""pmv's own checkpoint format: `NAME.safetensors` with the weights and `NAME.json` with the numbers that shape them."""
+"""pmv's own checkpoint format: `NAME.safetensors` with the weights and `NAME.json` with the numbers that shape them;
+and plain state dicts, for other people's code.
+"""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from pmv.artifacts import atomic_path, file_hash, write_json
 from pmv.errors import CheckpointError
 from pmv.generators.eg3d import EG3DGenerator
 from pmv.generators.families import FAMILIES, assemble
@@ -26,16 +28,26 @@ def save_generator(
         notes: further entries of the JSON, e.g. the names of z's entries or the training command.
     """
     state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in generator.state_dict().items()}
-    save_file(state, path)
+    with atomic_path(path) as temporary:
+        save_file(state, temporary)
     description = {
         "format": FORMAT,
         "family": generator.spec.family,
         "config": generator.config.to_json(),
         "parameters": sum(p.numel() for p in generator.parameters()),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": file_hash(path),
         **(notes or {}),
     }
-    path.with_suffix(".json").write_text(json.dumps(description, indent=1) + "\n")
+    write_json(path.with_suffix(".json"), description)
+
+
+def save_state_dict(generator: EG3DGenerator, path: Path) -> None:
+    """Writes a plain state dict, as `torch.save` does, with the official keys: what the official modules'
+    `load_state_dict` takes. The numbers that shape the generator are not in it.
+    """
+    state = {name: tensor.detach().cpu().clone() for name, tensor in generator.state_dict().items()}
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
 
 
 def read_native(path: Path) -> EG3DGenerator:
@@ -55,7 +67,7 @@ def read_native(path: Path) -> EG3DGenerator:
         known = version == FORMAT and family in FAMILIES
         config = FAMILIES[family].config.from_json(description["config"]) if known else None
         state = load_file(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{path}: damaged checkpoint ({type(error).__name__}: {error})") from error
     if config is None:
         raise CheckpointError(

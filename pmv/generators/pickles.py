@@ -1,26 +1,22 @@
 """Reads pickles and `torch.save` files without executing anything in them.
 
 A pickle is a program: it names functions, and whoever loads it calls them. Official EG3D and PanoHead files even carry
-Python source that their persistence wrapper executes. Here a pickle is read twice. First its instructions are walked
-through without being carried out: sizes are checked against the bytes that are there, memory indices against the
-instructions before them, and instructions that no checkpoint needs are refused. Then an unpickler with a closed list of
+Python source that their persistence wrapper executes. Here an interpreter with few instructions and a closed list of
 names rebuilds plain containers; every class that checkpoints mention becomes an inert `Record`, every tensor a
-`TensorRef` to bytes in the file, and any other name is refused. Nothing that a file names is imported, and no tensor
-takes memory before `TensorRef.read` is called.
+`TensorRef` to bytes in the file, and any other name or instruction is refused. Nothing that a file names is imported;
+no tensor takes memory before `TensorRef.read` is called; work and memory are bounded by the size of the file.
 """
 
 import mmap
 import pickle
-import pickletools
 import stat
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -33,8 +29,9 @@ _INERT_MODULES = ("training.", "torch_utils.", "dnnlib.", "torch.nn.modules.")
 _INERT_CLASSES = {("torch", "device"), ("torch", "Size"), ("numpy", "ndarray"), ("torch.nn.parameter", "Buffer")}
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-_MAX_INSTRUCTIONS = 1_000_000
-"""An official file of generator and discriminators has some 20 000."""
+_MAX_WORK = 1_000_000
+"""Reads and copied entries; an official file of generator and discriminators takes some 100 000."""
+_MAX_TEXT = 100
 _STORAGE_DTYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -47,20 +44,6 @@ _STORAGE_DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-_NEEDLESS = {"EXT1", "EXT2", "EXT4", "INST", "OBJ", "PERSID", "NEXT_BUFFER", "READONLY_BUFFER", "BYTEARRAY8"}
-"""Instructions that no checkpoint uses: the extension registry, old ways to call, memory from outside the file."""
-
-
-class Stream(Protocol):
-    """What instructions are read from: a memory-mapped file, or bytes."""
-
-    def read(self, n: int = ..., /) -> bytes: ...
-
-    def readline(self) -> bytes: ...
-
-    def tell(self) -> int: ...
-
-    def seek(self, pos: int, whence: int = ..., /) -> Any: ...
 
 
 def refuse(reason: str) -> pickle.UnpicklingError:
@@ -68,43 +51,37 @@ def refuse(reason: str) -> pickle.UnpicklingError:
     return pickle.UnpicklingError(reason)
 
 
+def _shown(text: object) -> str:
+    """Text from a file as it may stand in a message: short, and nothing a terminal would obey."""
+    shown = str(text) if isinstance(text, str | int) else type(text).__name__
+    return "".join(c if c.isprintable() else "?" for c in shown[:_MAX_TEXT])
+
+
 class Record:
     """Stands in for an object of a class that is not rebuilt: it keeps the pickled state and does nothing."""
 
-    def __init__(self, *_args: object, **_kwargs: object) -> None:
+    __slots__ = ("state",)
+
+    def __init__(self, *_args: object) -> None:
         self.state: dict[str, Any] = {}
 
-    def __new__(cls, *_args: object, **_kwargs: object) -> "Record":
-        record = object.__new__(cls)
-        record.state = {}
-        return record
-
-    def __setstate__(self, state: object) -> None:
+    def set_state(self, state: object) -> None:
         if isinstance(state, dict):
             self.state = state
 
 
-class _Sealed:
-    """An object that a pickle may mention but not alter (its BUILD instruction would set any attribute)."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: object) -> None:
-        raise refuse("it alters what is not its own")
-
-
 class _Dictionary(dict):
-    """Any dictionary class of official files. What BUILD adds, beside the entries of configuration dictionaries, is
-    bookkeeping (a state dict's `_metadata`)."""
+    """Any dictionary class of official files."""
 
     __slots__ = ()
 
-    def __setstate__(self, state: object) -> None:
+    def set_state(self, state: object) -> None:
+        """Entries of configuration dictionaries; a state dict's `_metadata` is bookkeeping."""
         if isinstance(state, dict):
             self.update({key: value for key, value in state.items() if key != "_metadata"})
 
 
-class _Callable(_Sealed):
+class _Callable:
     """A function that a pickle may call."""
 
     __slots__ = ("function",)
@@ -116,7 +93,7 @@ class _Callable(_Sealed):
         return self.function(*args)
 
 
-class _StorageType(_Sealed):
+class _StorageType:
     """A storage class of torch, known by its type of number."""
 
     __slots__ = ("dtype",)
@@ -125,7 +102,7 @@ class _StorageType(_Sealed):
         self.dtype = dtype
 
 
-class Storage(_Sealed):
+class Storage:
     """A tensor's flat memory: where its bytes lie."""
 
     __slots__ = ("dtype", "load", "size")
@@ -136,7 +113,7 @@ class Storage(_Sealed):
         self.dtype, self.size, self.load = dtype, size, load
 
 
-class TensorRef(_Sealed):
+class TensorRef:
     """A tensor that is not read yet: dtype, shape, and where its numbers lie."""
 
     __slots__ = ("offset", "shape", "storage", "stride")
@@ -183,7 +160,8 @@ def _persistent_object(meta: object) -> Record:
     if not isinstance(meta, dict) or not isinstance(meta.get("state"), dict):
         raise refuse("a persistent object without a state")
     record = Record()
-    record.state = {**meta["state"], "__class_name__": str(meta.get("class_name", ""))}
+    record.state = meta["state"]
+    record.state["__class_name__"] = meta.get("class_name")
     return record
 
 
@@ -212,9 +190,6 @@ class _NumpyType:
     def __init__(self, code: object, *_: object) -> None:
         self.code = code if isinstance(code, str) else ""
 
-    def __setstate__(self, state: object) -> None:
-        pass  # byte order: official files are written on little-endian machines, and the code says so where not
-
 
 def _encoded(text: object, codec: object) -> bytes:
     """Bytes, as old pickle protocols write them."""
@@ -223,16 +198,23 @@ def _encoded(text: object, codec: object) -> bytes:
     return text.encode("latin1")
 
 
+def _key(value: object) -> Any:
+    """A value that may be hashed: hashing nested tuples, or numbers made to collide, would take for ever."""
+    if type(value) in (str, bytes, bool) or value is None or (type(value) is int and abs(value) < 2**31):
+        return value
+    raise refuse(f"a key of type {type(value).__name__}")
+
+
 def _dictionary(entries: object = ()) -> _Dictionary:
-    if not isinstance(entries, list | tuple):
+    if not isinstance(entries, list | tuple) or not all(isinstance(e, list | tuple) and len(e) == 2 for e in entries):
         raise refuse("a dictionary made of something else than entries")
-    return _Dictionary(entries)
+    return _Dictionary((_key(key), value) for key, value in entries)
 
 
 def _set(entries: object = ()) -> set:
     if not isinstance(entries, list | tuple | set):
         raise refuse("a set made of something else than a list")
-    return set(entries)
+    return {_key(entry) for entry in entries}
 
 
 _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
@@ -255,94 +237,182 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
 _StorageFinder = Callable[[tuple], Any]
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows a closed list of names. What it gives out is made for this file alone, so that no file alters another's.
+def _spend(budget: list[int], amount: int) -> None:
+    budget[0] -= amount
+    if budget[0] < 0:
+        raise refuse("it asks for more work than any checkpoint")
+
+
+class _Stream:
+    """Bytes of the file, or of a part of it, read in order; all parts share one budget of work.
+
+    Args:
+        data: memory-mapped, or bytes.
+    """
+
+    def __init__(self, data: mmap.mmap | bytes, budget: list[int]) -> None:
+        self.data, self.end, self.position, self.budget = data, len(data), 0, budget
+
+    def read(self, n: int) -> bytes:
+        """At most n bytes: an instruction may claim any length."""
+        _spend(self.budget, 1)
+        start = self.position
+        self.position = min(start + max(n, 0), self.end)
+        return self.data[start : self.position]
+
+    def readline(self) -> bytes:
+        newline = self.data.find(b"\n", self.position, self.position + 4096)
+        if newline < 0:
+            raise EOFError("a line without an end")
+        return self.read(newline + 1 - self.position)
+
+    def slice(self, start: int, length: int) -> bytes:
+        return self.data[start : start + length]
+
+
+_Interpreter: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]
+"""The pickle module's own reference implementation in Python: the C one cannot be told what to leave out."""
+
+
+class _Unpickler(_Interpreter):
+    """Knows few instructions and a closed list of names.
 
     Args:
         find: makes a storage of a persistent id; None where the format has none.
         nested: whether tensors' memory may be pickled streams of their own, as in official `.pkl` files.
     """
 
-    def __init__(self, stream: Stream, find: _StorageFinder | None = None, nested: bool = False) -> None:
-        super().__init__(stream)  # pyright: ignore[reportArgumentType]  # read and readline are all that it uses
-        self._find, self._nested = find, nested
+    def __init__(self, stream: _Stream, find: _StorageFinder | None = None, nested: bool = False) -> None:
+        super().__init__(stream)
+        self._budget, self._find, self._nested = stream.budget, find, nested
+        self._known: dict[tuple[str, str], Any] = {}
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._known:
+            self._known[module, name] = self._stand_in(module, name)
+        return self._known[module, name]
+
+    def _stand_in(self, module: str, name: str) -> Any:
+        """What is given out for a name; made for this file alone, so that no file alters another's."""
         if (module, name) in _FUNCTIONS:
             return _Callable(_FUNCTIONS[module, name])
         if self._nested and (module, name) == ("torch.storage", "_load_from_bytes"):
-            return _Callable(_storage_of_stream)
+            return _Callable(partial(_storage_of_stream, budget=self._budget))
         if module == "torch" and name in _STORAGE_DTYPES:
             return _StorageType(_STORAGE_DTYPES[name])
         if (module, name) == ("dnnlib.util", "EasyDict"):
-            return type("EasyDict", (_Dictionary,), {"__slots__": ()})
+            return _Dictionary
         if (module, name) in _INERT_CLASSES or (module.startswith(_INERT_MODULES) and name.isidentifier()):
-            return type("Record", (Record,), {})
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return _Callable(Record)
-        raise refuse(f"it names {module}.{name}, which a generator checkpoint has no need of")
+            return Record
+        if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
+            return Record
+        raise refuse(f"it names {_shown(module)}.{_shown(name)}, which a generator checkpoint has no need of")
 
     def persistent_load(self, pid: Any) -> Any:
-        if self._find is None or not isinstance(pid, tuple):
+        if self._find is None or not isinstance(pid, tuple) or not pid:
             raise refuse("it refers to objects outside the file")
         return self._find(pid)
 
+    # What follows replaces the instructions that call, alter or hash; the stack is `self.stack`, as in the base class.
 
-def _walk(stream: Stream, end: int, persistent: bool) -> None:
-    """Goes through the instructions of one pickle without carrying them out; leaves the stream where it was.
+    def _charge(self, size: int) -> None:
+        _spend(self._budget, size)
 
-    Args:
-        end: position after the last byte that may belong to it.
-        persistent: whether references to storages outside the pickle are in order.
-    """
-    start = stream.tell()
-    memo = 0
-    for count, (op, value, position) in enumerate(pickletools.genops(_Clamped(stream, end))):
-        if op.name in _NEEDLESS or (op.name == "BINPERSID" and not persistent):
-            what = f" for {value!r}" if isinstance(value, str) and len(value) < 80 else ""
-            raise refuse(f"it uses the pickle instruction {op.name}{what}, which a checkpoint has no need of")
-        if count > _MAX_INSTRUCTIONS:
-            raise refuse("it has more instructions than any checkpoint")
-        if op.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
-            index = memo if op.name == "MEMOIZE" else value
-            # unpicklers keep a table as long as the largest index
-            if not isinstance(index, int) or not 0 <= index <= count:
-                raise refuse("it asks for a table larger than itself")
-            memo += 1
-        if op.name == "FRAME" and isinstance(value, int) and value > end - (position or 0):
-            raise EOFError("a frame ends beyond the file")
-    stream.seek(start)
+    def _needless(self) -> None:
+        raise refuse("it uses a pickle instruction that a checkpoint has no need of")
+
+    def _call(self) -> None:
+        arguments, function = self.stack.pop(), self.stack[-1]
+        if not isinstance(arguments, tuple) or not (isinstance(function, _Callable) or function is Record):
+            raise refuse("it calls what is no function")
+        # one list or text may be the argument of many calls, each of which copies it
+        self._charge(sum(len(a) for a in arguments if isinstance(a, str | list | tuple | set)))
+        self.stack[-1] = function(*arguments)
+
+    def _make(self) -> None:
+        arguments, kind = self.stack.pop(), self.stack[-1]
+        if not isinstance(arguments, tuple) or (kind is not Record and kind is not _Dictionary):
+            raise refuse("it makes an object of what is no class")
+        self.stack[-1] = kind()
+
+    def _make_with_keywords(self) -> None:
+        self.stack.pop()
+        self._make()
+
+    def _build(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, Record | _Dictionary):
+            self._charge(len(state) if isinstance(state, dict) else 0)
+            target.set_state(state)
+        elif not isinstance(target, _NumpyType):  # its byte order; files of machines with another say so elsewhere
+            raise refuse("it alters what is not its own")
+
+    def _set_items(self) -> None:
+        items = self.pop_mark()
+        target = self.stack[-1]
+        if not isinstance(target, dict):
+            raise refuse("it sets entries of what is no dictionary")
+        for key, value in zip(items[::2], items[1::2]):
+            target[_key(key)] = value
+
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        if not isinstance(self.stack[-1], dict):
+            raise refuse("it sets entries of what is no dictionary")
+        self.stack[-1][_key(key)] = value
+
+    def _add_items(self) -> None:
+        items = self.pop_mark()
+        if not isinstance(self.stack[-1], set):
+            raise refuse("it adds to what is no set")
+        self.stack[-1].update(_key(item) for item in items)
+
+    def _append_items(self) -> None:
+        items = self.pop_mark()
+        if type(self.stack[-1]) is not list:
+            raise refuse("it appends to what is no list")
+        self.stack[-1].extend(items)
+
+    def _append_item(self) -> None:
+        item = self.stack.pop()
+        if type(self.stack[-1]) is not list:
+            raise refuse("it appends to what is no list")
+        self.stack[-1].append(item)
+
+    dispatch: ClassVar = dict(_Interpreter.dispatch)
+    for _opcode in (
+        # the extension registry, text instead of bytes, old ways to call and to build, memory from outside the file
+        *(pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID, pickle.INST, pickle.OBJ, pickle.DICT, pickle.LIST),
+        *(pickle.FROZENSET, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER, pickle.BYTEARRAY8, pickle.STRING),
+        *(pickle.INT, pickle.LONG, pickle.FLOAT, pickle.UNICODE, pickle.BINSTRING, pickle.SHORT_BINSTRING),
+        *(pickle.PUT, pickle.GET, pickle.DUP),
+    ):
+        dispatch[_opcode[0]] = _needless
+    dispatch |= {
+        pickle.REDUCE[0]: _call,
+        pickle.NEWOBJ[0]: _make,
+        pickle.NEWOBJ_EX[0]: _make_with_keywords,
+        pickle.BUILD[0]: _build,
+        pickle.SETITEMS[0]: _set_items,
+        pickle.SETITEM[0]: _set_item,
+        pickle.ADDITEMS[0]: _add_items,
+        pickle.APPENDS[0]: _append_items,
+        pickle.APPEND[0]: _append_item,
+    }
 
 
-class _Clamped:
-    """A stream whose reads never ask for more than there is: an instruction may claim any length."""
-
-    def __init__(self, stream: Stream, end: int) -> None:
-        self._stream, self._end = stream, end
-
-    def read(self, n: int) -> bytes:
-        return self._stream.read(max(min(n, self._end - self._stream.tell()), 0))
-
-    def readline(self) -> bytes:
-        return self._stream.readline()
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-
-def _load(stream: Stream, end: int, find: _StorageFinder | None = None, nested: bool = False) -> Any:
+def _load(stream: _Stream, find: _StorageFinder | None = None, nested: bool = False) -> Any:
     """One pickle from a stream, which is left behind it."""
-    _walk(stream, end, find is not None)
     return _Unpickler(stream, find, nested).load()
 
 
-def _legacy_stream(stream: Stream, end: int) -> Any:
+def _legacy_stream(stream: _Stream) -> Any:
     """What `torch.save` wrote before PyTorch 1.6, and writes inside pickles still: magic, protocol, system, object,
     keys, then size and bytes of each storage.
     """
-    if _load(stream, end) != _LEGACY_MAGIC or _load(stream, end) != _LEGACY_PROTOCOL:
+    if _load(stream) != _LEGACY_MAGIC or _load(stream) != _LEGACY_PROTOCOL:
         raise refuse("a tensor's memory in an unknown format")
-    system = _load(stream, end)
+    system = _load(stream)
     if not isinstance(system, dict) or not system.get("little_endian", False):
         raise refuse("big-endian tensors")
     storages: dict[str, Storage] = {}
@@ -350,37 +420,40 @@ def _legacy_stream(stream: Stream, end: int) -> Any:
     def find(pid: tuple) -> Any:
         if pid[0] == "module" and len(pid) == 4:  # a class with its source; the source is data that nobody reads
             return pid[1]
-        if len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], _StorageType) or type(pid[4]) is not int:
-            raise refuse("an unknown kind of persistent object")
         if len(pid) > 5 and pid[5] is not None:
             raise refuse("a storage that is part of another")
-        return storages.setdefault(str(pid[2]), Storage(pid[1].dtype, pid[4]))
+        key, dtype, count = _storage_id(pid[:5])
+        return storages.setdefault(key, Storage(dtype, count))
 
-    result = _load(stream, end, find)
-    keys = _load(stream, end)
-    if not isinstance(keys, list) or len(set(map(str, keys))) != len(keys):
+    result = _load(stream, find)
+    keys = _load(stream)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
         raise refuse("storages without a list of their names")
     for key in keys:
         storage = storages[key]
         count = int.from_bytes(stream.read(8), "little", signed=True)
-        length, start = count * storage.dtype.itemsize, stream.tell()
-        if count != storage.size or length > end - start:
+        length = count * storage.dtype.itemsize
+        if count != storage.size or length > stream.end - stream.position:
             raise refuse("a tensor that is larger than its file")
-        storage.load = partial(_slice, stream, start, length)
-        stream.seek(start + length)
+        storage.load = partial(stream.slice, stream.position, length)
+        stream.position += length
     return result
 
 
-def _slice(stream: Stream, start: int, length: int) -> bytes:
-    stream.seek(start)
-    return stream.read(length)
+def _storage_id(pid: tuple) -> tuple[str, torch.dtype, int]:
+    """Name, type and length of the storage that a persistent id of `torch.save` stands for."""
+    if len(pid) != 5 or pid[0] != "storage" or not isinstance(pid[1], _StorageType):
+        raise refuse("an unknown kind of persistent object")
+    if not isinstance(pid[2], str) or type(pid[4]) is not int:
+        raise refuse("an unknown kind of persistent object")
+    return pid[2], pid[1].dtype, pid[4]
 
 
-def _storage_of_stream(data: object) -> Storage:
+def _storage_of_stream(data: object, budget: list[int]) -> Storage:
     """A storage that lies as a `torch.save` stream of its own within a pickle."""
     if type(data) is not bytes:
         raise refuse("a tensor's memory that is not bytes")
-    result = _legacy_stream(BytesIO(data), len(data))
+    result = _legacy_stream(_Stream(data, budget))
     if not isinstance(result, Storage):
         raise refuse("a tensor's memory that holds something else")
     return result
@@ -392,7 +465,9 @@ def _from_zip(file: Any, size: int) -> Any:
     members = {info.filename: info for info in archive.infolist()}
     if len(members) != len(archive.infolist()):
         raise refuse("two members of the archive have one name")
-    if any(info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size for info in members.values()):
+    if any(
+        info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size for info in members.values()
+    ):
         raise refuse("it is a compressed archive, which torch.save does not write")
     if sum(info.file_size for info in members.values()) > size:
         raise refuse("members of the archive overlap")
@@ -407,9 +482,7 @@ def _from_zip(file: Any, size: int) -> Any:
     storages: dict[str, Storage] = {}
 
     def find(pid: tuple) -> Storage:
-        if len(pid) != 5 or pid[0] != "storage" or not isinstance(pid[1], _StorageType) or type(pid[4]) is not int:
-            raise refuse("an unknown kind of persistent object")
-        key, dtype, count = str(pid[2]), pid[1].dtype, pid[4]
+        key, dtype, count = _storage_id(pid)
         name = f"{root}data/{key}"
         if name not in members:
             raise refuse("a tensor without its bytes")
@@ -417,8 +490,7 @@ def _from_zip(file: Any, size: int) -> Any:
             raise refuse("a tensor that is larger than its file")
         return storages.setdefault(key, Storage(dtype, count, partial(archive.read, name)))
 
-    data = archive.read(f"{root}data.pkl")
-    return _load(BytesIO(data), len(data), find)
+    return _load(_Stream(archive.read(f"{root}data.pkl"), [_MAX_WORK]), find)
 
 
 @dataclass(frozen=True)
@@ -452,22 +524,25 @@ def open_pickle(path: Path) -> Iterator[Pickled]:
             if memory[:2] == b"PK":
                 yield Pickled(_from_zip(file, status.st_size), "torch.save")
             elif memory[:1] == b"\x80":
-                yield _pickled(memory, status.st_size)
+                yield _pickled(memory)
             else:
                 raise CheckpointError(f"{path}: not a pickled checkpoint; give an official .pkl, .pt or .pth")
     except PmvError:
         raise
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: refused: {' '.join(str(error).split())}") from error
     except Exception as error:  # a malformed pickle can raise anything; none of it may reach the user as a traceback
-        raise CheckpointError(f"{path}: damaged checkpoint ({type(error).__name__}); download or copy it again") from error
+        raise CheckpointError(
+            f"{path}: damaged checkpoint ({type(error).__name__}); download or copy it again"
+        ) from error
 
 
-def _pickled(memory: mmap.mmap, size: int) -> Pickled:
-    content = _load(memory, size, nested=True)
-    if isinstance(content, int) and content == _LEGACY_MAGIC:
-        memory.seek(0)
-        return Pickled(_legacy_stream(memory, size), "torch.save (legacy)")
+def _pickled(memory: mmap.mmap) -> Pickled:
+    content = _load(_Stream(memory, [_MAX_WORK]), nested=True)
+    if type(content) is int and content == _LEGACY_MAGIC:
+        return Pickled(_legacy_stream(_Stream(memory, [_MAX_WORK])), "torch.save (legacy)")
     return Pickled(content, "pickle")

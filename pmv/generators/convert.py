@@ -1,0 +1,53 @@
+"""Checkpoints from one format to another: official files to pmv's safetensors, and back out to plain state dicts."""
+
+from pathlib import Path
+
+from pmv.artifacts import file_hash
+from pmv.errors import InputError
+from pmv.generators import load_generator, resolve_generator
+from pmv.generators.native import save_generator, save_state_dict
+from pmv.manifest import recognise
+
+
+def convert_checkpoint(source: str | Path, out: Path, like: str | Path | None = None) -> None:
+    """Write the generator in `source` to `out`.
+
+    Args:
+        source: any that `load_generator` takes.
+        out: ends in .safetensors (the weights, and a JSON beside it that says the rest: configuration, where it came
+            from, licence), or in .pt or .pth (a plain state dict with the official keys).
+        like: see `load_generator`.
+
+    Raises:
+        CheckpointError: `source` cannot be used.
+        InputError: `out` is of another kind, is `source` itself, or cannot be written.
+    """
+    if out.suffix not in (".safetensors", ".pt", ".pth"):
+        raise InputError(f"{out}: of an unknown kind; end OUT in .safetensors (pmv's own), or .pt (a plain state dict)")
+    path = resolve_generator(source)
+    if out.exists() and out.samefile(path):
+        raise InputError(f"{out}: is the checkpoint itself; give another OUT")
+    generator = load_generator(source, like=like)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.suffix == ".safetensors":
+            save_generator(generator, out, notes=_origin(source, path))
+        else:
+            save_state_dict(generator, out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror or error}); give another OUT") from error
+
+
+def _origin(source: str | Path, path: Path) -> dict[str, object]:
+    entry = recognise(str(source))
+    licence = "as of the file it came from; ask where you got that"
+    if entry is not None:
+        licence = f"{entry.licence}, see {entry.terms}"
+    return {
+        "origin": {
+            "file": path.name,
+            "sha256": file_hash(path),
+            "published_as": entry.name if entry is not None else None,
+        },
+        "licence": licence,
+    }

@@ -1,0 +1,117 @@
+"""Agreement of a generator with reference outputs: arrays that the official code wrote for given latents and cameras.
+
+The layout of a reference (`io.npz`): latents `z`, `ws` and camera labels `c` of two samples, world `points`, and any of
+the arrays that `reproduce` names. The official code reports depth as ray length and PanoHead's mask as
+alpha·1.002 − 0.001; so do the arrays compared here.
+"""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pmv.camera import Camera
+from pmv.errors import InputError
+from pmv.generators.eg3d import EG3DGenerator
+from pmv.generators.panohead import PanoHeadGenerator, shifted
+
+TOLERANCE = 1e-4
+GRADIENT_FACTOR = 10.0
+"""Gradients may differ by this much more than outputs."""
+_MAX_BYTES = 1 << 30
+_GIVEN = ("z", "c", "ws", "points")
+
+
+def read_reference(path: Path) -> dict[str, Tensor]:
+    """The arrays of an `io.npz`.
+
+    Raises:
+        InputError: not such a file; arrays of objects, which would be pickles, are refused.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
+                raise InputError(f"{path}: larger than any reference ({_MAX_BYTES >> 20} MiB)")
+        with np.load(path, allow_pickle=False) as archive:
+            reference = {name: torch.from_numpy(np.asarray(archive[name])) for name in archive.files}
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except InputError:
+        raise
+    except Exception as error:  # zipfile, numpy and zlib each have errors of their own for a damaged file
+        raise InputError(f"{path}: not readable as .npz reference ({type(error).__name__})") from error
+    missing = [name for name in _GIVEN if name not in reference]
+    if missing:
+        raise InputError(f"{path}: lacks the array {missing[0]}; a reference holds at least {', '.join(_GIVEN)}")
+    return reference
+
+
+def reproduce(generator: EG3DGenerator, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The generator's own arrays for a reference's latents and cameras, by the reference's names and in its sizes.
+
+    Rendering is deterministic, at the reference's ray resolution (64 where it does not show). The gradient is that of
+    the first image's mean square to w.
+    """
+    ws, cameras = reference["ws"], Camera.from_labels(reference["c"].float())
+    side = reference["image_raw"].shape[-1] if "image_raw" in reference else 64
+    stride = generator.spec.resolution // reference["image"].shape[-1] if "image" in reference else 1
+    found = {}
+    with torch.no_grad():
+        found["ws"] = generator.map(reference["z"], cameras)
+        found["ws_trunc07_cutoff7"] = generator.map(reference["z"], cameras, truncation=0.7, cutoff=7)
+        planes = generator.planes(ws)
+        merged = planes.flatten(1, -3)
+        found["planes_first4"], found["planes_mean"] = merged[:, :4, ::4, ::4], merged.mean((2, 3))
+        found["sigma"], found["rgb"] = generator.density(reference["points"], planes)
+        out = generator.render(planes, ws, cameras, resolution=side)
+        found["image_raw"], found["image"] = out.raw, out.image[..., ::stride, ::stride]
+        found["image_mean_square"] = out.image.square().mean((1, 2, 3))
+        ray_length = cameras.pixel_directions(side).norm(dim=-1).reshape(len(cameras), 1, side, side)
+        found["image_depth"] = out.depth * ray_length
+        found["image_mask"] = out.alpha * 1.002 - 0.001
+        if isinstance(generator, PanoHeadGenerator):
+            found["delta_c"] = generator.camera_shift(reference["z"], cameras)
+            found["c_after_delta"] = shifted(cameras, found["delta_c"]).labels()
+        if "image_w0_cam1" in reference:
+            first = generator.render(planes[:1], ws[:1], cameras[1], resolution=side)
+            found["image_w0_cam1"] = first.image[..., ::stride, ::stride]
+    if "grad_ws_w0_cam0" in reference or "loss_w0_cam0" in reference:
+        w = ws[:1].clone().requires_grad_(True)
+        loss = generator.render(generator.planes(w), w, cameras[0], resolution=side).image.square().mean()
+        loss.backward()
+        assert w.grad is not None
+        found["loss_w0_cam0"], found["grad_ws_w0_cam0"] = loss.detach(), w.grad
+    return found
+
+
+def relative_errors(generator: EG3DGenerator, reference: Mapping[str, Tensor]) -> dict[str, float]:
+    """Relative L2 error of every array of a reference, ‖ours − theirs‖ / ‖theirs‖; inf where shapes differ.
+
+    Raises:
+        InputError: the reference belongs to a generator of other latents or cameras, or has an array nobody knows.
+    """
+    try:
+        found = reproduce(generator, reference)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"the reference belongs to a generator of another shape ({' '.join(str(error).split())[:120]})"
+        ) from error
+    errors = {}
+    for name in sorted(reference.keys() - {"z", "c", "points"}):
+        if name not in found:
+            raise InputError(
+                f"the reference has an array {name}, which is not known for the family {generator.spec.family}"
+            )
+        theirs, ours = reference[name], found[name]
+        same = theirs.shape == ours.shape
+        error = (ours - theirs).norm() / theirs.norm().clamp_min(1e-30) if same else torch.tensor(torch.inf)
+        errors[name] = error.item()
+    return errors
+
+
+def tolerance_of(name: str, tolerance: float = TOLERANCE) -> float:
+    """How large the error of an array may be."""
+    return tolerance * (GRADIENT_FACTOR if name.startswith("grad") else 1.0)
