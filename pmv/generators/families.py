@@ -154,6 +154,35 @@ def _probed(generator: EG3DGenerator, source: str) -> EG3DGenerator:
     return with_settings(generator, {"plane_convention": best})
 
 
+_LIMITS = {
+    "z_dim": 65536,
+    "w_dim": 65536,
+    "mapping_layers": 64,
+    "plane_resolution": 4096,
+    "plane_channels": 4096,
+    "channel_base": 1 << 22,
+    "channel_max": 65536,
+    "decoder_hidden": 65536,
+    "coarse_samples": 65536,
+    "neural_resolution": 8192,
+    "resolution": 16384,
+    "grid_depth": 256,
+}
+"""What shapes a generator → the largest value that is not an attempt to keep a machine busy."""
+
+
+def _check_sizes(config: EG3DConfig, source: str) -> None:
+    for name, limit in _LIMITS.items():
+        value = getattr(config, name, 1)
+        if type(value) is not int or not 1 <= value <= limit:
+            raise CheckpointError(f"{source}: {name} = {str(value)[:40]} is the size of no generator")
+    side = config.plane_resolution
+    if side < 4 or side & (side - 1) or config.channel_base < side:
+        raise CheckpointError(
+            f"{source}: planes of {side}² with a channel_base of {config.channel_base} are those of no generator"
+        )
+
+
 def assemble(config: EG3DConfig, state: Mapping[str, Tensor], source: str) -> EG3DGenerator:
     """A generator with the weights of a complete state dict.
 
@@ -164,6 +193,7 @@ def assemble(config: EG3DConfig, state: Mapping[str, Tensor], source: str) -> EG
         CheckpointError: keys or shapes do not fit the configuration, or the resampling filter is not StyleGAN2's.
     """
     name, family = next((name, family) for name, family in FAMILIES.items() if family.config is type(config))
+    _check_sizes(config, source)
     with torch.device("meta"):  # the random initialisation would be thrown away
         try:
             generator = family.generator(config)

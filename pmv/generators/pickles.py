@@ -237,10 +237,21 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
 _StorageFinder = Callable[[tuple], Any]
 
 
-def _spend(budget: list[int], amount: int) -> None:
-    budget[0] -= amount
-    if budget[0] < 0:
-        raise refuse("it asks for more work than any checkpoint")
+class _Budget:
+    """What a file may ask for in all its parts.
+
+    Args:
+        size: of the file; no more bytes than it has are made of texts.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._work, self._bytes = _MAX_WORK, size
+
+    def spend(self, work: int = 0, copied: int = 0) -> None:
+        self._work -= work
+        self._bytes -= copied
+        if self._work < 0 or self._bytes < 0:
+            raise refuse("it asks for more work than any checkpoint")
 
 
 class _Stream:
@@ -250,12 +261,12 @@ class _Stream:
         data: memory-mapped, or bytes.
     """
 
-    def __init__(self, data: mmap.mmap | bytes, budget: list[int]) -> None:
+    def __init__(self, data: mmap.mmap | bytes, budget: _Budget) -> None:
         self.data, self.end, self.position, self.budget = data, len(data), 0, budget
 
     def read(self, n: int) -> bytes:
         """At most n bytes: an instruction may claim any length."""
-        _spend(self.budget, 1)
+        self.budget.spend(1)
         start = self.position
         self.position = min(start + max(n, 0), self.end)
         return self.data[start : self.position]
@@ -315,9 +326,6 @@ class _Unpickler(_Interpreter):
 
     # What follows replaces the instructions that call, alter or hash; the stack is `self.stack`, as in the base class.
 
-    def _charge(self, size: int) -> None:
-        _spend(self._budget, size)
-
     def _needless(self) -> None:
         raise refuse("it uses a pickle instruction that a checkpoint has no need of")
 
@@ -326,7 +334,10 @@ class _Unpickler(_Interpreter):
         if not isinstance(arguments, tuple) or not (isinstance(function, _Callable) or function is Record):
             raise refuse("it calls what is no function")
         # one list or text may be the argument of many calls, each of which copies it
-        self._charge(sum(len(a) for a in arguments if isinstance(a, str | list | tuple | set)))
+        self._budget.spend(
+            work=sum(len(a) for a in arguments if isinstance(a, list | tuple | set)),
+            copied=sum(len(a) for a in arguments if isinstance(a, str)),
+        )
         self.stack[-1] = function(*arguments)
 
     def _make(self) -> None:
@@ -342,7 +353,7 @@ class _Unpickler(_Interpreter):
     def _build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Record | _Dictionary):
-            self._charge(len(state) if isinstance(state, dict) else 0)
+            self._budget.spend(len(state) if isinstance(state, dict) else 0)
             target.set_state(state)
         elif not isinstance(target, _NumpyType):  # its byte order; files of machines with another say so elsewhere
             raise refuse("it alters what is not its own")
@@ -449,7 +460,7 @@ def _storage_id(pid: tuple) -> tuple[str, torch.dtype, int]:
     return pid[2], pid[1].dtype, pid[4]
 
 
-def _storage_of_stream(data: object, budget: list[int]) -> Storage:
+def _storage_of_stream(data: object, budget: _Budget) -> Storage:
     """A storage that lies as a `torch.save` stream of its own within a pickle."""
     if type(data) is not bytes:
         raise refuse("a tensor's memory that is not bytes")
@@ -490,7 +501,7 @@ def _from_zip(file: Any, size: int) -> Any:
             raise refuse("a tensor that is larger than its file")
         return storages.setdefault(key, Storage(dtype, count, partial(archive.read, name)))
 
-    return _load(_Stream(archive.read(f"{root}data.pkl"), [_MAX_WORK]), find)
+    return _load(_Stream(archive.read(f"{root}data.pkl"), _Budget(size)), find)
 
 
 @dataclass(frozen=True)
@@ -542,7 +553,7 @@ def open_pickle(path: Path) -> Iterator[Pickled]:
 
 
 def _pickled(memory: mmap.mmap) -> Pickled:
-    content = _load(_Stream(memory, [_MAX_WORK]), nested=True)
+    content = _load(_Stream(memory, _Budget(len(memory))), nested=True)
     if type(content) is int and content == _LEGACY_MAGIC:
-        return Pickled(_legacy_stream(_Stream(memory, [_MAX_WORK])), "torch.save (legacy)")
+        return Pickled(_legacy_stream(_Stream(memory, _Budget(len(memory)))), "torch.save (legacy)")
     return Pickled(content, "pickle")
