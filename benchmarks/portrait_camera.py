@@ -4,10 +4,10 @@ PORTRAITS is a folder of EG3D crops of portraits with their cameras in dataset_e
 dataset_panohead.json. The camera of each EG3D portrait is found with a face model learned from the others: in the crop
 as it is given, and in copies of it that are turned, scaled and shifted into a larger canvas, as a raw photo would show
 it. A head that is tilted in its given crop stays so in an upright photo, but is turned upright in a turned one; "level"
-says how far the corners are apart but for that turn. Numbers of modes and weights were chosen while looking at these very portraits, so figures on
-others may be a little worse; the portraits themselves are left out honestly.
+says how far the corners are apart but for that turn.
 
-The correction for turned heads (`FaceModel.turn_table`) is learned from renders of the embedded generator.
+Numbers of modes and weights were chosen while looking at these very portraits, so figures on others may be a little
+worse. The correction for turned heads (`FaceModel.turn_table`) is learned from renders of the embedded generator.
 """
 
 import json

@@ -35,7 +35,7 @@ def load_camera(path: Path, image_name: str | None = None) -> Camera:
             raise InputError(f"{path}: unknown camera format; give .json, .npy or a COLMAP folder")
     except InputError as error:
         raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
         raise InputError(f"{path}: not a readable camera file ({type(error).__name__}: {error})") from error
     if image_name is not None and names is not None and not (len(names) == 1 and names[0] == ""):
         wanted = Path(image_name)

@@ -14,6 +14,8 @@ from pmv.artifacts import load_inversion
 from pmv.camera import Camera
 from pmv.images import resize, write_png
 
+_EDGE = 0.4
+"""Opacity below which a render's soft edge is left out."""
 _FEATHER = 0.01
 """Width of the soft edge inside the picture's and the padding's border, in picture widths."""
 
@@ -117,7 +119,8 @@ def write_uncropped(
     if (yaw_deg, pitch_deg) != (0, 0) and spec.has_alpha:
         cover = resize(view.alpha, size).clamp(0, 1).cpu()
     if spec.stands_alone:
-        # what shines through a soft edge is the generator's plain ground: take it out again
-        edge = cover.clamp_min(0.05)
-        picture = torch.where(cover > 0.05, (picture - (1 - cover) * spec.background) / edge, picture).clamp(-1, 1)
+        # what shines through a soft edge is the generator's plain ground: take it out again, where enough is left
+        edge = cover.clamp_min(_EDGE)
+        picture = ((picture - (1 - edge) * spec.background) / edge).clamp(-1, 1)
+        cover = (cover - _EDGE) / (1 - _EDGE)
     write_png(out, paste(photo, picture, soft_cover(cover, valid), crop.double().cpu().numpy()))

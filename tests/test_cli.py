@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT
 from PIL import Image
 
 import run_inversion
@@ -25,6 +24,7 @@ from pmv.artifacts import file_hash, load_inversion
 from pmv.generators import EG3DGenerator, save_generator
 from pmv.images import read_image, write_png
 from stages.table import TABLE
+from tests.conftest import ROOT
 
 SMALL = [
     "prepare.search_yaw_steps=3",

@@ -19,11 +19,11 @@ def test_it_prints_a_table_and_writes_json(tmp_path):
     done = CliRunner().invoke(main, options, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     header, _, row, _, machine = done.stdout.splitlines()
-    assert header.count("|") == row.count("|") == 10 and "forward 8²" in header and "tiny" in row
+    assert header.count("|") == row.count("|") == 11 and "forward 8²" in header and "tiny" in row
     figures = json.loads(out.read_text())
     assert figures["machine"]["cpu"] in machine and figures["machine"]["threads"] == 1
     (model,) = figures["models"]
-    for key in ("load", "forward", "backward"):
+    for key in ("load.safetensors", "forward", "backward"):
         assert len(model[key]["seconds"]) == len(model[key]["cpu_seconds"]) == 2
         assert min(model[key]["seconds"]) > 0
         assert model[key]["peak_mb"] > 50

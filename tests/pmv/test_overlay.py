@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from scenes import sphere_view
 from torch import Tensor
 
 from pmv.camera import Camera
 from pmv.errors import InputError
 from pmv.geometry import surface_points
 from pmv.overlay import BLENDS, Blend, Placement, blend_colours, draw_overlay, surface_coordinates
+from tests.scenes import sphere_view
 
 SIZE = 96
 CAMERA = Camera.orbit(0.3, 0.1)

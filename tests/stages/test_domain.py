@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT
 
 from pmv.artifacts import file_hash, read_json
 from pmv.camera import EG3D_FOCAL
@@ -27,6 +26,7 @@ from stages.evaluate import turntable
 from stages.invert import Request, invert
 from stages.runner import Runner
 from stages.table import TABLE
+from tests.conftest import ROOT
 
 EMBEDDED_NUMBERS = read_json(EMBEDDED["heads"].with_suffix(".json"))["config"]
 DOMAINS = ("cars", "cats", "ffhq", "heads")

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from scenes import sphere_view
 from torch import Tensor
 
 from pmv.camera import Camera
@@ -16,6 +15,7 @@ from pmv.portrait.photo import crop_tensor
 from stages.context import Context
 from stages.edit import EditConfig, EditInputs, EditOutputs, run
 from stages.edit_list import LoadedEdit
+from tests.scenes import sphere_view
 
 SIZE = 128
 CONFIG = EditConfig()

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
 from torch import Tensor
 
 from pmv.camera import Camera
@@ -24,6 +23,7 @@ from stages.prepare import (
     run,
     view_score,
 )
+from tests.conftest import SHARED
 
 CONFIG = PrepareConfig(search_yaw_steps=7, refine_steps=12)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
 
 from pmv.errors import AssetsError, PhotoError
 from pmv.images import read_bytes
@@ -14,6 +13,7 @@ from pmv.portrait.align import align, choose_face, draw_faces, find_faces, shipp
 from pmv.portrait.crop import FRAMINGS, apply, five_points, tilt
 from pmv.portrait.landmarks import Face, find_landmarks
 from pmv.portrait.photo import Photo, from_tensor
+from tests.conftest import ROOT
 
 needs_networks = pytest.mark.skipif(not landmarks.is_available(), reason=f"needs the face networks: {landmarks.MEND}")
 PLAIN = from_tensor(read_bytes(ROOT / "assets" / "portraits" / "plain.png")[0])
