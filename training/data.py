@@ -7,6 +7,7 @@ slot, then raises its flag in `ready`. A process that dies loses only the head i
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -15,10 +16,14 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmv.errors import InputError
+from pmv.errors import AssetsError, InputError
+
+if TYPE_CHECKING:
+    from training.heads import HeadRenderer
 
 DEPTH_ORIGIN = 2.7
 """Depths are kept as float16 offsets from this z-depth (the radius of the training cameras): 0.0005 units of rounding
@@ -28,6 +33,9 @@ HELD_OUT_SEED = 90_000
 """Seeds of identities from here on are never trained on."""
 
 TRAINING, HELD_OUT = "training", "held-out"
+
+GPUS = "PMV_RENDER_GPUS"
+"""Environment variable by which a pool tells its processes how many GPUs they share."""
 
 
 @dataclass(frozen=True)
@@ -196,12 +204,12 @@ def held_out_layout(heads: int, resolution: int) -> PackLayout:
 def render_slots(pack: HeadPack, assets_path: Path, worker: int, workers: int) -> None:
     """Renders the heads of slots worker, worker + workers, … that are not ready yet. Ends when its parent process
     does."""
-    from training.heads import HeadAssets, HeadParameters, HeadRenderer, build_head
+    from training.heads import HeadAssets, HeadParameters, build_head
 
     parent = os.getppid()
     assets = HeadAssets.load(assets_path)
     layout = pack.layout
-    renderer = HeadRenderer(resolution=layout.resolution, supersample=layout.supersample, specular=False)
+    renderer = _open_renderer(layout, worker)
     seconds = {"build": 0.0, "load": 0.0, "render": 0.0}
     done = 0
     for slot in range(worker, layout.heads, workers):
@@ -228,6 +236,20 @@ def render_slots(pack: HeadPack, assets_path: Path, worker: int, workers: int) -
         if done in (1, 10) or done % 100 == 0:
             means = ", ".join(f"{name} {total / done:.3f} s" for name, total in seconds.items())
             print(f"worker {worker}: {done} heads; a head takes {means}", flush=True)
+
+
+def _open_renderer(layout: PackLayout, worker: int) -> "HeadRenderer":
+    """A renderer on the worker's share of the GPUs; where these cannot be told apart, on what the driver gives."""
+    from training.heads import HeadRenderer
+
+    def on(gpu: int | None) -> "HeadRenderer":
+        return HeadRenderer(layout.resolution, layout.supersample, specular=False, device_index=gpu)
+
+    gpus = int(os.environ.get(GPUS, "0"))
+    if gpus > 1:
+        with contextlib.suppress(AssetsError):
+            return on(worker % gpus)
+    return on(None)
 
 
 def wait_for(pack: HeadPack, heads: int, pool: "RenderPool | None", seconds: float = 300.0) -> None:
@@ -257,12 +279,13 @@ class RenderPool:
         pack: where they write; their output goes to `render-<k>.log` beside it.
         assets: what `HeadAssets.load` reads.
         workers: how many.
+        gpus: how many GPUs they share; with 0 or 1 the driver chooses.
     """
 
     RESTARTS = 2
 
-    def __init__(self, pack: HeadPack, assets: Path, workers: int) -> None:
-        self.pack, self.assets, self.workers = pack, Path(assets), workers
+    def __init__(self, pack: HeadPack, assets: Path, workers: int, gpus: int = 0) -> None:
+        self.pack, self.assets, self.workers, self.gpus = pack, Path(assets), workers, gpus
         self.starts = [0] * workers
         self.processes = [self._start(k) for k in range(workers)]
 
@@ -270,6 +293,7 @@ class RenderPool:
         command = [sys.executable, "-m", "training.data", "--assets", str(self.assets), "--pack", str(self.pack.path)]
         command += ["--worker", str(worker), "--workers", str(self.workers)]
         environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", LP_NUM_THREADS="1")
+        environment[GPUS] = str(self.gpus)
         if self.starts[worker] == self.RESTARTS:  # the last try does without the graphics driver
             environment["LIBGL_ALWAYS_SOFTWARE"] = "1"
         self.starts[worker] += 1

@@ -14,16 +14,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from pmv.artifacts import atomic_path
+from pmv.artifacts import atomic_path, read_json, write_json
 from pmv.errors import InputError
 from pmv.generators import EG3DConfig, EG3DGenerator
 from training.batches import Batch, HeadStore
 from training.discriminator import DualDiscriminator, feature_matching, r1_penalty
 from training.objective import Weights, gradient_share, render_batch, supervised
 
+_NETWORKS = ("generator", "average", "judge")
+_COUNTERS = ("step_count", "judge_steps", "elapsed", "fresh_at")
 LAZY = 16
 """Steps between two looks at R1 and at the gradient shares (StyleGAN2's lazy regularisation)."""
 
@@ -112,6 +116,7 @@ class Trainer:
         self.condition = self.generator.spec.canonical_camera.to(device)
         self.jitter = torch.Generator(device)
         self.step_count, self.judge_steps, self.elapsed = 0, 0, 0.0
+        self.fresh_at = 0  # the step at which the optimisers last began anew
 
     # --- schedule -------------------------------------------------------------------------------------------
 
@@ -135,7 +140,7 @@ class Trainer:
         config = self.config
         fall = max(0.0, (self.progress - config.decay_from) / max(1e-6, 1 - config.decay_from))
         rate = config.learning_rate * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * fall)))
-        return rate * min(1.0, (self.step_count + 1) / config.warmup)
+        return rate * min(1.0, (self.step_count - self.fresh_at + 1) / config.warmup)
 
     def mixed(self) -> contextlib.AbstractContextManager:
         """What the convolutions run under."""
@@ -146,8 +151,9 @@ class Trainer:
     def step(self) -> dict[str, Tensor]:
         """One step of everything; returns the losses by name, on the device (reading them waits for it)."""
         config, phase = self.config, self.phase
-        # one seed a step: what a step draws does not depend on how the run was cut into pieces
-        seed = (config.seed << 32) + self.step_count
+        # one seed a step and process: what a step draws does not depend on how the run was cut into pieces
+        peers = self.store.peers
+        seed = (config.seed << 32) + self.step_count * peers.world + peers.rank
         draw = torch.Generator().manual_seed(seed)
         self.jitter.manual_seed(seed)
         enlarge = phase in ("full", "adversarial")
@@ -192,6 +198,7 @@ class Trainer:
         if self.judge_steps == config.judge_warmup or self.judge_steps % LAZY == 0:
             reference = terms["image"] + terms["gradient"]
             now = torch.stack([gradient_share(reference, term, image) for term in (opinion, distance)])
+            self.store.peers.average([now])
             self.shares = now if self.judge_steps == config.judge_warmup else self.shares.lerp(now, 0.2)
         terms |= {"opinion": opinion.detach(), "matching": distance.detach()}
         return config.adversarial * self.shares[0] * opinion + config.matching * self.shares[1] * distance
@@ -202,6 +209,7 @@ class Trainer:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         for p in parameters:
             torch.nan_to_num(p.grad, nan=0.0, posinf=1e5, neginf=-1e5, out=p.grad)
+        self.store.peers.average([p.grad for p in parameters if p.grad is not None])
         nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
         output = self.generator.decoder.net[-1]
         rows = (output.get_parameter("weight"), output.get_parameter("bias"))
@@ -225,6 +233,7 @@ class Trainer:
             total = loss + self.config.r1 * LAZY * r1_penalty(self.judge, real)
         self.judge_optimizer.zero_grad(set_to_none=True)
         total.backward()
+        self.store.peers.average([p.grad for p in self.judge.parameters() if p.grad is not None])
         self.judge_optimizer.step()
         self.judge_steps += 1
         return {"judge": loss}
@@ -234,20 +243,46 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Writes everything that a step depends on, so that a resumed run goes on as if it had not stopped."""
         state: dict[str, Any] = {
-            name: getattr(self, name).state_dict()
-            for name in ("generator", "average", "judge", "optimizer", "judge_optimizer")
+            name: getattr(self, name).state_dict() for name in (*_NETWORKS, "optimizer", "judge_optimizer")
         }
-        state |= {name: getattr(self, name) for name in ("shares", "step_count", "judge_steps", "elapsed")}
+        state |= {name: getattr(self, name) for name in ("shares", *_COUNTERS)}
         with atomic_path(path) as temporary:
             torch.save(state, temporary)
 
     def load(self, path: Path) -> None:
         """Reads what `save` wrote, for the same configuration."""
         state = torch.load(path, map_location=self.device, weights_only=True)
-        for name in ("generator", "average", "judge", "optimizer", "judge_optimizer"):
+        for name in (*_NETWORKS, "optimizer", "judge_optimizer"):
             getattr(self, name).load_state_dict(state[name])
-        for name in ("shares", "step_count", "judge_steps", "elapsed"):
+        for name in ("shares", *_COUNTERS):
             setattr(self, name, state[name])
+
+    def save_compact(self, folder: Path) -> None:
+        """Writes what can travel to another machine: half-precision weights, 12 MB a network, and the counters.
+
+        The optimisers' moments stay behind. They are anew within some hundred steps, for which the learning rate
+        rises once more; so a run that goes on from here goes on where it was, but not bit by bit.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _NETWORKS:
+            weights = {k: v.half().contiguous() for k, v in getattr(self, name).state_dict().items()}
+            with atomic_path(folder / f"{name}.safetensors") as temporary:
+                save_file(weights, temporary)
+        counters = {name: getattr(self, name) for name in _COUNTERS} | {"shares": self.shares.tolist()}
+        write_json(folder / "counters.json", counters)
+
+    def load_compact(self, folder: Path) -> None:
+        """Reads what `save_compact` wrote. Raises InputError if it is not there or of another shape."""
+        try:
+            for name in _NETWORKS:
+                getattr(self, name).load_state_dict(load_file(folder / f"{name}.safetensors", str(self.device)))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise InputError(f"{folder} holds no compact checkpoint of this generator ({error})") from error
+        counters = read_json(folder / "counters.json")
+        self.shares = torch.tensor(counters.pop("shares"), device=self.device)
+        for name, value in counters.items():
+            setattr(self, name, value)
+        self.fresh_at = self.step_count
 
     def start_from(self, generator: EG3DGenerator) -> None:
         """Takes the weights of a trained generator of the same shape, as the start of a new schedule."""

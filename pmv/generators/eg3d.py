@@ -418,8 +418,6 @@ class EG3DGenerator(nn.Module):
             config.fine_samples,
             jitter,
             hit,
-            # gathering samples pays on a CPU; a GPU would rather compute than wait for their count
-            sparse=planes.device.type == "cpu" and len(planes) == 1,
         )
         maps = (
             self._over_background(result.features, result.alpha),
