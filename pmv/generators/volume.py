@@ -79,7 +79,8 @@ def _weights(t: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
     thickness = F.softplus((density[..., :-1] + density[..., 1:]) / 2 - 1.0) * (t[..., 1:] - t[..., :-1])
     # the product of what all intervals before let through, as a sum of exponents: its gradient is far cheaper
     through = torch.exp(-F.pad(thickness, (1, 0))[..., :-1].cumsum(-1))
-    alpha = -torch.expm1(-thickness)
+    # not expm1: official depths of rays that hit next to nothing hang on what rounding leaves of this
+    alpha = 1.0 - torch.exp(-thickness)
     return alpha * through, (t[..., :-1] + t[..., 1:]) / 2
 
 
