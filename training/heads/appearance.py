@@ -102,6 +102,7 @@ def material(parameters: HeadParameters) -> dict[str, NDArray | float]:
         "lips": linear(lips),
         "hair": linear(hair),
         "brows": linear(hair * min(1.0, 0.42 / hair.max()) * 0.75),  # never lighter than light brown
+        "whiskers": linear(hair * min(1.0, 0.58 / hair.max()) * np.array([0.92, 0.86, 0.82])),  # darker and warmer
         "iris": linear(eyes * get("skin/eye-lightness")),
         "cloth": linear(cloth),
         "brow_shape": np.array([get(f"face_hair/brow-{what}") for what in ("height", "thickness", "slope", "density")]),

@@ -3,7 +3,7 @@ in vec3 v_position;
 in vec3 v_normal;
 in vec3 v_rest;
 in vec4 v_extra;  // distance to the hair, inside the mouth, under the cloth, ·
-uniform vec3 skin, lips, hair, brows, cloth;
+uniform vec3 skin, lips, hair, brows, whiskers, cloth;
 uniform vec4 brow_shape;  // height, thickness, slope, density
 uniform float stubble, blush, mottle, wrinkles, freckles, eye_makeup, eye_makeup_hue, fine_seed, bald, bald_shadow;
 uniform sampler2D decal;
@@ -88,9 +88,10 @@ void main() {
     // stubble and the skin beneath a beard
     float region = beard_region(r);
     float hairs = beard_strands(r);
-    vec3 shaven = mix(albedo, mix(brows, albedo, 0.35), 0.55);
-    albedo = mix(albedo, shaven, region * stubble * (0.35 + 0.65 * smoothstep(0.48, 0.62, hairs)));
-    albedo = mix(albedo, brows * (0.5 + 0.6 * hairs), region * smoothstep(0.0, 0.8, beard) * (0.74 + 0.22 * smoothstep(0.35, 0.6, hairs)));
+    float grain = smoothstep(0.35, 0.65, hairs);
+    vec3 shaven = mix(albedo, mix(whiskers, albedo, 0.35), 0.6);
+    albedo = mix(albedo, shaven, region * stubble * (0.55 + 0.45 * grain));
+    albedo = mix(albedo, whiskers * (0.45 + 0.9 * hairs), region * smoothstep(0.0, 0.8, beard) * (0.72 + 0.26 * grain));
 
     // eyebrows: hairs that lean outwards
     float way = (ax - 0.095) / 0.485;

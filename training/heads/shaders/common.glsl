@@ -51,15 +51,15 @@ float hair_opacity(vec3 rest, vec4 extra, float shell, out float tone, out float
     }
     // near the skin the edge is a hairline: single fine hairs that fade; away from it, the tips of locks
     float hairline = smoothstep(0.22, 0.06, abs(extra.w) - 1.0);
-    float irregular = 0.8 * locks + mix(0.9, 0.35, curly) * (cells.r - 0.5);
-    float inside = extra.z / frayed + irregular * 0.8;
+    float irregular = (0.8 * locks + mix(0.9, 0.35, curly) * (cells.r - 0.5)) * mix(1.0, 0.6, hairline);
+    float inside = extra.z / (frayed * mix(1.0, 1.35, hairline)) + irregular * 0.8;
     inside = min(inside, (rest.y - trim_height) / 0.22 + irregular);
-    float solid = clamp(inside * mix(1.0, 0.8, hairline), 0.0, 1.0);
-    float strands = 0.15 * tone + 0.85 * thin;
-    // a ragged edge of single strands at the tips, a soft one where hair grows out of the skin
-    float opacity = solid + (strands - 0.5) * mix(1.5, 1.0, hairline) * (1.25 - solid);
-    if (shells > 1) opacity -= shell * 0.75 - (strands - 0.5) * shell * 1.6;
-    return smoothstep(0.12 - 0.06 * hairline, mix(0.60, 1.0, hairline), opacity);
+    float solid = clamp(inside * mix(1.0, 0.85, hairline), 0.0, 1.0);
+    float strands = 0.3 * tone + 0.7 * thin;
+    // tips end strand by strand, and softly where hair grows out of the skin
+    float opacity = solid + (strands - 0.5) * mix(1.2, 0.8, hairline) * (1.25 - solid);
+    if (shells > 1) opacity -= shell * 0.62 - (strands - 0.5) * shell * 1.2;
+    return smoothstep(0.04, mix(0.82, 1.02, hairline), opacity);
 }
 
 float lip_mask(vec3 rest) {
@@ -79,9 +79,9 @@ float beard_region(vec3 rest) {
     float rough = 0.6 * cells.r + 0.4 * cells.g - 0.5;
     float jaw = 6.13 + max(0.0, 1.42 - rest.z) * 0.46;
     float cheek = 6.86 - 0.16 * (1.0 - beard_cheeks);
-    float region = smoothstep(cheek + 0.20, cheek - 0.20, rest.y - 0.16 * smoothstep(0.45, 0.72, ax) + rough * 0.1);
-    region *= smoothstep(-0.12, 0.05, rest.y - jaw + 0.07 + rough * 0.12);
-    region *= smoothstep(0.25, 0.95, rest.z + rough * 0.2);
+    float region = smoothstep(cheek + 0.24, cheek - 0.26, rest.y - 0.16 * smoothstep(0.45, 0.72, ax) + rough * 0.1);
+    region *= smoothstep(-0.18, 0.12, rest.y - jaw + 0.07 + rough * 0.12);
+    region *= smoothstep(0.22, 1.05, rest.z + rough * 0.2);
     float beside_mouth = smoothstep(0.10, -0.05, rest.y - 6.62 - (0.45 + 0.3 * beard_cheeks) * max(0.0, ax - 0.24) + rough * 0.15);
     region *= mix(1.0, beside_mouth, smoothstep(0.26, 0.36, ax));
     float moustache = smoothstep(0.02, -0.06, rest.y - 6.80 + 0.55 * max(0.0, ax - 0.12));
@@ -91,15 +91,18 @@ float beard_region(vec3 rest) {
     return clamp(region, 0.0, 1.0) * smoothstep(0.0, 0.6, region + rough * 0.35);
 }
 
+// Light and dark of whiskers, about 0.5: about a pixel thin at 256 px, several long, leaning back on the cheek.
 float beard_strands(vec3 rest) {
-    vec4 cells = texture(noise_texture, vec3(rest.x * 190.0, rest.y * 70.0, rest.z * 130.0) / 64.0 + SEED);
-    return 0.5 * cells.r + 0.5 * cells.g;
+    float down = rest.y + 0.5 * max(0.0, 1.3 - rest.z);
+    vec3 cells = vec3(rest.x * 30.0, down * 9.0, rest.z * 22.0);
+    vec3 place = cells / 64.0 + SEED;
+    return 0.55 * texture(noise_texture, place).r + 0.45 * texture(noise_texture, place * 2.1 + 0.4).g;
 }
 
-// Opacity of a beard's shell: hairs get fewer with height, and only the thick of the beard reaches the outer shells.
-float beard_opacity(vec3 rest, float shell, float hairs) {
-    float region = beard_region(rest) * smoothstep(0.0, 0.9, beard);
+// Opacity of a beard's shell: whiskers get fewer with height, and only the thick of the beard reaches the outer shells.
+float beard_opacity(vec3 rest, float shell, float hairs, out float region) {
+    region = beard_region(rest) * smoothstep(0.0, 0.9, beard);
     float spread = clamp(0.5 + 2.2 * (hairs - 0.5), 0.0, 1.0);
-    float keep = region * 1.2 - 0.15 - shell * (1.4 - 0.6 * region) + (spread - 0.5) * (0.9 + 0.4 * shell);
-    return smoothstep(0.12, 0.85, keep) * smoothstep(0.02, 0.4, region);
+    float keep = region * 1.2 - 0.08 - shell * (1.25 - 0.5 * region) + (spread - 0.5) * (0.5 + 0.5 * shell);
+    return smoothstep(0.0, 0.95, keep) * smoothstep(0.02, 0.55, region);
 }

@@ -18,7 +18,7 @@ uniform int part;
 uniform int fringe;  // 0: the opaque core of hair, 1: its see-through rest, blended over the core
 uniform float specular;  // 0 leaves out everything that depends on the view
 uniform vec3 camera_position;
-uniform vec3 skin, hair, brows, iris;
+uniform vec3 skin, hair, brows, whiskers, iris;
 uniform float lash_length;
 uniform vec3 key_direction, key_colour, sky, ground, fill_x, fill_z;
 
@@ -92,10 +92,10 @@ void main() {
         sharpness = 50.0;
         open *= 0.9;
     } else if (part == PART_BEARD) {
-        float hairs = beard_strands(v_rest);
-        opacity = beard_opacity(v_rest, v_shell, hairs);
+        float hairs = beard_strands(v_rest), region;
+        opacity = beard_opacity(v_rest, v_shell, hairs, region);
         if (fringe == 0 ? opacity < 0.8 : (opacity >= 0.8 || opacity < 0.03)) discard;
-        albedo = brows * (0.45 + 1.2 * hairs * hairs + 0.5 * hairs) * mix(0.7, 1.5, v_shell);
+        albedo = whiskers * (0.35 + 1.3 * hairs) * mix(0.75, 1.25, v_shell) * mix(1.35, 1.0, region);
         open *= mix(0.6, 1.0, v_shell);
         scatter = 0.0;
     } else {
