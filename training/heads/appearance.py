@@ -30,7 +30,7 @@ _HAIR_RAMP = np.array(
 )
 _RED_HAIR, _GREY_HAIR = np.array([0.47, 0.21, 0.11]), np.array([0.63, 0.62, 0.61])
 _BROWN_EYE, _BLUE_EYE, _GREEN_EYE = (np.array(c) for c in ([0.28, 0.16, 0.09], [0.38, 0.46, 0.56], [0.38, 0.42, 0.28]))
-_LIP_TINT, _LIPSTICK = np.array([0.84, 0.68, 0.67]), np.array([0.62, 0.16, 0.20])
+_LIP_TINT, _LIPSTICK = np.array([0.83, 0.635, 0.66]), np.array([0.62, 0.16, 0.20])
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def light(parameters: HeadParameters) -> dict[str, NDArray]:
         ),
         "key_colour": key,
         "sky": np.array([0.95, 1.0, 1.08]) * ambient * (1 - 0.5 * np.array([-warmth, 0, warmth])),
-        "ground": np.array([1.05, 1.0, 0.92]) * ambient * 0.48,
+        "ground": np.array([1.05, 1.0, 0.92]) * ambient * 0.43,
         "fill_x": np.full(3, parameters["light/side"]),
         "fill_z": np.full(3, 0.12),
     }

@@ -301,7 +301,7 @@ def _sample_expression(rng: np.random.Generator) -> dict[str, float]:
         values["expression/smile"] = rng.uniform(0.2, 0.85)
     elif kind < 0.55:
         values["expression/smile"] = rng.uniform(0.3, 0.9)
-        values["expression/lips-apart"] = rng.uniform(0.3, 0.8)
+        values["expression/lips-apart"] = rng.uniform(0.25, 0.6)
         values["expression/mouth-open"] = rng.uniform(0.0, 0.15)
     elif kind < 0.66:
         values["expression/mouth-open"] = rng.uniform(0.05, 0.35)

@@ -52,7 +52,7 @@ float hair_opacity(vec3 rest, vec4 extra, float shell, out float tone, out float
     // near the skin the edge is a hairline: single fine hairs that fade; away from it, the tips of locks
     float hairline = smoothstep(0.22, 0.06, abs(extra.w) - 1.0);
     float irregular = (0.8 * locks + mix(0.9, 0.35, curly) * (cells.r - 0.5)) * mix(1.0, 0.6, hairline);
-    float inside = extra.z / (frayed * mix(1.0, 1.35, hairline)) + irregular * 0.8;
+    float inside = extra.z / frayed + irregular * 0.8;
     inside = min(inside, (rest.y - trim_height) / 0.22 + irregular);
     float solid = clamp(inside * mix(1.0, 0.85, hairline), 0.0, 1.0);
     float strands = 0.3 * tone + 0.7 * thin;
@@ -67,7 +67,7 @@ float lip_mask(vec3 rest) {
     float bow = (abs(rest.x) - 0.085) / 0.06;
     float upper = 6.608 + (1.0 - t * t) * 0.06 + 0.033 * exp(-bow * bow);
     float lower = 6.612 - 0.135 * sqrt(max(0.0, 1.0 - t * t));
-    const float edge = 0.012;
+    const float edge = 0.020;
     return smoothstep(upper + edge, upper - edge, rest.y) * smoothstep(lower - edge, lower + edge, rest.y)
          * smoothstep(1.0, 1.2, rest.z) * smoothstep(1.02, 0.93, t);
 }
@@ -87,7 +87,7 @@ float beard_region(vec3 rest) {
     float moustache = smoothstep(0.02, -0.06, rest.y - 6.80 + 0.55 * max(0.0, ax - 0.12));
     region *= mix(1.0, moustache, smoothstep(0.40, 0.33, ax));
     region *= 1.0 - lip_mask(rest);
-    region *= 1.0 - 0.8 * gauss(vec2(rest.x, rest.y - 6.44), vec2(0.05, 0.03));
+    region *= 1.0 - 0.4 * gauss(vec2(rest.x, rest.y - 6.44), vec2(0.06, 0.03));
     return clamp(region, 0.0, 1.0) * smoothstep(0.0, 0.6, region + rough * 0.35);
 }
 

@@ -79,11 +79,10 @@ void main() {
         sharpness = 160.0;
         open = open * 0.85 + 0.12;
     } else if (part == PART_LASHES) {
-        float hairs = value_noise(vec3(v_extra.y * 420.0, v_extra.x * 2.0 * (v_extra.y - 0.3) * 9.0, 1.0) + 64.0 * SEED);
+        float hairs = value_noise(vec3(v_extra.y * 110.0, v_extra.x * 3.0 * (v_extra.y - 0.3) * 9.0, 1.0) + 64.0 * SEED);
         hairs = clamp(0.5 + (hairs - 0.5) * 2.0, 0.0, 1.0);
-        float reach = v_extra.z > 0.5 ? 0.14 + 0.20 * lash_length : 0.05 + 0.12 * lash_length;
-        if (v_extra.x > reach * (0.35 + 0.9 * hairs)) discard;
-        if (v_extra.x > 0.16 && hairs < mix(0.15, 0.7, v_extra.x / reach)) discard;
+        float reach = v_extra.z > 0.5 ? 0.12 + 0.17 * lash_length : 0.04 + 0.08 * lash_length;
+        if (v_extra.x > reach * (0.5 + 0.7 * hairs)) discard;
         albedo = mix(brows * 0.3, skin * 0.3, 0.5);
         open = 0.8;
     } else if (part == PART_TEETH) {
@@ -122,7 +121,7 @@ void main() {
     if (part == PART_SKIN) {  // light bleeds past the shadow's edge, red furthest
         vec3 wrap = vec3(0.38, 0.18, 0.12) * scatter;
         direct = clamp((vec3(facing) + wrap) / (1.0 + wrap), 0.0, 1.0) * mix(vec3(lit), vec3(sqrt(lit)), wrap);
-        open_colour = pow(vec3(clamp(open, 0.02, 1.0)), mix(vec3(1.0), vec3(0.75, 0.95, 1.05), scatter));
+        open_colour = pow(vec3(clamp(open, 0.02, 1.0)), mix(vec3(1.0), vec3(1.05, 1.25, 1.35), scatter));
     } else if (part == PART_HAIR || part == PART_BEARD) {
         direct = vec3(clamp(facing * 0.7 + 0.3, 0.0, 1.0)) * lit;
     }
