@@ -50,7 +50,7 @@ void main() {
     // skin: tone drifts from yellow to red at several scales, as blood and melanin do
     vec3 albedo = skin;
     albedo *= 1.0 + (broad - 0.5) * vec3(0.26, 0.32, 0.36) * (0.5 + mottle);
-    albedo *= 1.0 + (middle - 0.5) * (0.3 + mottle) * vec3(0.22, 0.40, 0.42);
+    albedo *= 1.0 + (middle - 0.5) * (0.25 + mottle) * vec3(0.18, 0.32, 0.34);
     albedo *= 1.0 + (small - 0.5) * (0.2 + mottle) * vec3(0.13, 0.22, 0.22);
     albedo *= 1.0 + (fine - 0.5) * 0.13;
     float cheek = gauss(vec2(ax - 0.44, r.y - 6.93), vec2(0.22, 0.20)) * front;

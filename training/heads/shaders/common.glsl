@@ -58,7 +58,7 @@ float hair_opacity(vec3 rest, vec4 extra, float shell, out float tone, out float
     float strands = 0.3 * tone + 0.7 * thin;
     // tips end strand by strand, and softly where hair grows out of the skin
     float opacity = solid + (strands - 0.5) * mix(1.2, 0.8, hairline) * (1.25 - solid);
-    if (shells > 1) opacity -= shell * 0.62 - (strands - 0.5) * shell * 1.2;
+    if (shells > 1) opacity -= shell * 0.72 - (strands - 0.5) * shell * 0.9;
     return smoothstep(0.04, mix(0.82, 1.02, hairline), opacity);
 }
 
@@ -103,6 +103,6 @@ float beard_strands(vec3 rest) {
 float beard_opacity(vec3 rest, float shell, float hairs, out float region) {
     region = beard_region(rest) * smoothstep(0.0, 0.9, beard);
     float spread = clamp(0.5 + 2.2 * (hairs - 0.5), 0.0, 1.0);
-    float keep = region * 1.2 - 0.08 - shell * (1.25 - 0.5 * region) + (spread - 0.5) * (0.5 + 0.5 * shell);
+    float keep = region * 1.2 - 0.08 - shell * (1.25 - 0.45 * region) + (spread - 0.5) * (0.42 + 0.5 * shell);
     return smoothstep(0.0, 0.95, keep) * smoothstep(0.02, 0.55, region);
 }

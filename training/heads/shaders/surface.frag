@@ -82,11 +82,11 @@ void main() {
         float hairs = value_noise(vec3(v_extra.y * 110.0, v_extra.x * 3.0 * (v_extra.y - 0.3) * 9.0, 1.0) + 64.0 * SEED);
         hairs = clamp(0.5 + (hairs - 0.5) * 2.0, 0.0, 1.0);
         float reach = v_extra.z > 0.5 ? 0.12 + 0.17 * lash_length : 0.04 + 0.08 * lash_length;
-        if (v_extra.x > reach * (0.5 + 0.7 * hairs)) discard;
+        if (v_extra.x > reach * (0.65 + 0.45 * hairs)) discard;
         albedo = mix(brows * 0.3, skin * 0.3, 0.5);
         open = 0.8;
     } else if (part == PART_TEETH) {
-        albedo = mix(vec3(0.76, 0.72, 0.63), vec3(0.46, 0.15, 0.14), step(0.5, v_extra.x));
+        albedo = mix(vec3(0.70, 0.66, 0.58), vec3(0.46, 0.15, 0.14), step(0.5, v_extra.x));
         gloss = 0.5;
         sharpness = 50.0;
         open *= 0.9;
