@@ -30,7 +30,7 @@ _HAIR_RAMP = np.array(
 )
 _RED_HAIR, _GREY_HAIR = np.array([0.47, 0.21, 0.11]), np.array([0.63, 0.62, 0.61])
 _BROWN_EYE, _BLUE_EYE, _GREEN_EYE = (np.array(c) for c in ([0.28, 0.16, 0.09], [0.38, 0.46, 0.56], [0.38, 0.42, 0.28]))
-_LIP_TINT, _LIPSTICK = np.array([0.83, 0.635, 0.66]), np.array([0.62, 0.16, 0.20])
+_LIP_TINT, _LIPSTICK = np.array([0.83, 0.66, 0.70]), np.array([0.62, 0.16, 0.20])
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,16 @@ class HairLook:
 
 HAIR_LOOKS = {
     "none": HairLook(0.0, 0.1),
-    "afro01": HairLook(0.18, 0.2, curly=1.0, shells=8),
+    "afro01": HairLook(0.15, 0.2, curly=1.0, shells=8),
     "bob01": HairLook(0.03, 0.10, trim=(6.35, 5.6), shells=3),
     "bob02": HairLook(0.03, 0.10, trim=(6.5, 5.7), shells=3),
     "braid01": HairLook(0.03, 0.10, trim=(5.6, 3.5), shells=3),
     "long01": HairLook(0.03, 0.10, trim=(6.1, 4.0), shells=3),
     "ponytail01": HairLook(0.03, 0.10, trim=(6.3, 4.5), shells=3),
-    "short01": HairLook(0.07, 0.18),
-    "short02": HairLook(0.07, 0.22),
+    "short01": HairLook(0.05, 0.18),
+    "short02": HairLook(0.05, 0.22),
     "short03": HairLook(0.03, 0.14),
-    "short04": HairLook(0.06, 0.18),
+    "short04": HairLook(0.05, 0.18),
 }
 
 

@@ -130,7 +130,7 @@ def _strands() -> tuple[int, int, bytes]:
         drawn = _stretched(rng.random((rows, columns)), (height, width))
         return (drawn - drawn.mean()) / drawn.std() * 0.2 + 0.5
 
-    tone = 0.5 + 0.34 * (noise(8, 120) - 0.5) + 0.48 * (noise(20, 360) - 0.5)
+    tone = 0.5 + 0.20 * (noise(8, 120) - 0.5) + 0.30 * (noise(14, 240) - 0.5) + 0.46 * (noise(20, 480) - 0.5)
     channels = np.stack([tone, noise(16, 460), noise(8, 90), np.full((height, width), 0.5)], 2)
     return width, height, (np.clip(channels, 0, 1) * 255).astype(np.uint8).tobytes()
 

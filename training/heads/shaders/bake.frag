@@ -23,7 +23,7 @@ float relief(vec3 r) {
     height -= wrinkles * 0.022 * forehead * smoothstep(0.35, 1.0, rows + 0.8 * wobble);
     vec2 corner = vec2(ax - 0.47, r.y - 7.27);
     float fan = sin(atan(corner.y, corner.x + 0.06) * 11.0 + 4.0 * wobble);
-    height -= wrinkles * 0.016 * gauss(corner - vec2(0.13, 0.0), vec2(0.13, 0.16)) * smoothstep(0.2, 1.0, fan) * front;
+    height -= wrinkles * 0.011 * gauss(corner - vec2(0.13, 0.0), vec2(0.13, 0.16)) * smoothstep(0.2, 1.0, fan) * front;
     height -= wrinkles * 0.010 * gauss(vec2(ax - 0.30, r.y - 7.12), vec2(0.16, 0.05)) * smoothstep(0.2, 1.0, sin((r.y + 0.10 * (ax - 0.3) + 0.03 * wobble) * 110.0)) * front;
     float along = clamp((6.97 - r.y) / 0.45, 0.0, 1.0);
     float fold = ax - mix(0.17, 0.36, along) - 0.03 * wobble;
@@ -128,7 +128,7 @@ void main() {
     float painted = max(scalp * max(solid, wisps), rooted) * (1.0 - bald);
     albedo = mix(albedo, hair * 0.45 * (0.45 + 1.1 * strands), painted * 0.94);
     float shaved = overgrown * smoothstep(7.93, 8.12, hairline);
-    albedo = mix(albedo, mix(albedo, hair, 0.75), shaved * min(0.9, 1.1 * bald_shadow) * bald * (0.7 + 0.6 * fine));
+    albedo = mix(albedo, mix(albedo, hair, 0.75), shaved * min(0.95, 1.3 * bald_shadow) * bald * (0.8 + 0.3 * fine));
 
     albedo = mix(albedo, vec3(0.34, 0.11, 0.10), v_extra.y);
     open *= mix(1.0, 0.6, v_extra.y);

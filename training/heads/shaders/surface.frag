@@ -71,7 +71,7 @@ void main() {
         vec3 fibres = pow(texture(eye_texture, uv).rgb, vec3(2.2));
         float brightness = max(fibres.r, max(fibres.g, fibres.b));
         vec3 white = mix(vec3(0.74, 0.72, 0.69), fibres, 0.35);
-        vec3 colour = iris * (0.30 + brightness * 3.2) * 0.80 * mix(0.5, 1.25, smoothstep(0.95, 0.5, radius));
+        vec3 colour = iris * (0.30 + brightness * 3.2) * 0.80 * mix(0.5, 1.1, smoothstep(0.95, 0.5, radius));
         colour *= smoothstep(0.28, 0.36, radius);
         albedo = mix(colour, white, smoothstep(0.93, 1.03, radius));
         albedo *= mix(1.0, 0.45, smoothstep(0.78, 0.93, radius) * smoothstep(1.06, 0.95, radius));
