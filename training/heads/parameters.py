@@ -306,15 +306,15 @@ def _sample_expression(rng: np.random.Generator) -> dict[str, float]:
     elif kind < 0.66:
         values["expression/mouth-open"] = rng.uniform(0.05, 0.35)
     elif kind < 0.73:
-        values["expression/pursing"] = rng.uniform(0.2, 0.6)
+        values["expression/pursing"] = rng.uniform(0.2, 0.45)
     elif kind < 0.80:
         values["expression/mouth-down"] = rng.uniform(0.2, 0.5)
     values["expression/squint"] = float(
         np.clip(0.2 * values.get("expression/smile", 0.0) + rng.normal(0, 0.05), 0, 0.35)
     )
     lids = rng.random()
-    values["expression/eyes-closed"] = (
-        rng.uniform(0.7, 1.0) if lids < 0.04 else rng.uniform(0, 0.25) if lids < 0.3 else 0.0
+    values["expression/eyes-closed"] = (  # open eyes are seldom wide open
+        rng.uniform(0.7, 1.0) if lids < 0.04 else rng.uniform(0, 0.2) if lids < 0.3 else 0.2 * (1 - lids) / 0.7
     )
     values["expression/brows-up"] = rng.normal(0.2, 0.3)
     for name in ("smile", "lips-apart", "mouth-open", "pursing", "mouth-down"):

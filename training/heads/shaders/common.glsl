@@ -53,7 +53,7 @@ float hair_opacity(vec3 rest, vec4 extra, float shell, out float tone, out float
     float hairline = smoothstep(0.22, 0.06, abs(extra.w) - 1.0);
     float irregular = (0.8 * locks + mix(0.9, 0.35, curly) * (cells.r - 0.5)) * mix(1.0, 0.6, hairline);
     float inside = extra.z / frayed + irregular * 0.8;
-    inside = min(inside, (rest.y - trim_height) / 0.22 + irregular);
+    inside = min(inside, (rest.y - trim_height) / 0.30 + 0.7 * irregular);
     float solid = clamp(inside * mix(1.0, 0.85, hairline), 0.0, 1.0);
     float strands = 0.3 * tone + 0.7 * thin;
     // tips end strand by strand, and softly where hair grows out of the skin
