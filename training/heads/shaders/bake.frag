@@ -130,8 +130,7 @@ void main() {
     float shaved = overgrown * smoothstep(7.93, 8.12, hairline);
     albedo = mix(albedo, mix(albedo, hair, 0.75), shaved * min(0.95, 1.3 * bald_shadow) * bald * (0.8 + 0.3 * fine));
 
-    albedo = mix(albedo, vec3(0.34, 0.11, 0.10), v_extra.y);
-    open *= mix(1.0, 0.6, v_extra.y);
+    albedo = mix(albedo, vec3(0.50, 0.19, 0.17), v_extra.y);
 
     // a decal, thrown from the frontal EG3D camera (radius 2.7, focal 4.2647); it fades where the skin turns away
     if (decal_place.z > 0.0) {
@@ -153,5 +152,5 @@ void main() {
 
     out_albedo = vec4(sqrt(clamp(mix(albedo, woven, under), 0.0, 1.0)), 1.0);
     out_gloss = vec4(clamp(gloss * 0.5, 0.0, 1.0), mix(22.0, 40.0, lip) / 64.0, 1.0 - under, clamp(open, 0.0, 1.0));
-    out_bumps = vec4(clamp(slope + 0.5, 0.0, 1.0), 1.0);
+    out_bumps = vec4(clamp(slope + 0.5, 0.0, 1.0), v_extra.y);
 }

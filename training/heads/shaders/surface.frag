@@ -56,12 +56,13 @@ void main() {
     if (part == PART_SKIN) {
         vec4 colour = texture(baked_albedo, v_tangent.xy);
         vec4 surface = texture(baked_gloss, v_tangent.xy);
-        vec3 slope = (texture(baked_bumps, v_tangent.xy).rgb - 0.5) * 1.0;
+        vec4 bumps = texture(baked_bumps, v_tangent.xy);
+        vec3 slope = bumps.rgb - 0.5;
         albedo = colour.rgb * colour.rgb;
         gloss = surface.r * 2.0;
         sharpness = surface.g * 64.0;
         scatter = surface.b;
-        open *= surface.a;
+        open = max(open * surface.a, 0.25 * bumps.a);  // light that skin lets through keeps the inside of the mouth from black
         n = normalize(n - (slope - n * dot(slope, n)));
     } else if (part == PART_EYES) {
         const vec2 LEFT = vec2(0.706, 0.702), RIGHT = vec2(0.29, 0.29);
@@ -89,7 +90,7 @@ void main() {
         albedo = mix(vec3(0.70, 0.66, 0.58), vec3(0.46, 0.15, 0.14), step(0.5, v_extra.x));
         gloss = 0.5;
         sharpness = 50.0;
-        open *= 0.9;
+        open = max(open * 0.9, 0.2);
     } else if (part == PART_BEARD) {
         float hairs = beard_strands(v_rest), region;
         opacity = beard_opacity(v_rest, v_shell, hairs, region);
