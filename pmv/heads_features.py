@@ -97,7 +97,7 @@ class HeadsFeatures(nn.Module):
         see `forward`."""
         rows = []
         for f, g in zip(self.features(a), self.features(b)):
-            inside = None if mask is None else F.adaptive_avg_pool2d(mask, f.shape[-2:])
+            inside = None if mask is None else F.adaptive_avg_pool2d(mask, (f.shape[-2], f.shape[-1]))
             rows.append(masked_mean((f - g).square().sum(1, keepdim=True), inside))
         return torch.stack(rows, 1)
 

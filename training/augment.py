@@ -104,8 +104,8 @@ class Augment:
         """Sampling grid [N,R,R,2] of a random zoom, turn and shift, and the angle of the turn [N]."""
         moved = 1 - self.chance(image, PLAIN)[:, 0, 0, 0]
         angle = moved * self.normal(image).clamp(-2.5, 2.5) * math.radians(10)
-        scale = torch.exp(moved * self.uniform(image, low=-0.55, high=0.35))
-        shift = moved[:, None] * self.uniform(image, 2, low=-0.25, high=0.25)
+        scale = torch.exp(moved * self.uniform(image, low=-0.5, high=0.2))
+        shift = moved[:, None] * self.uniform(image, 2, low=-0.15, high=0.15)
         c, s = scale * angle.cos(), scale * angle.sin()
         theta = torch.stack([torch.stack([c, -s, shift[:, 0]], 1), torch.stack([s, c, shift[:, 1]], 1)], 1)
         return F.affine_grid(theta, list(image.shape), align_corners=False), angle

@@ -4,18 +4,19 @@
 on where it stopped. It leaves heads.safetensors and heads.json (assets/perceptual), log.csv and state.pt.
 
 What makes features that compare heads well? They must know what is a head and what is not, where each pixel lies on
-it, which way its surface faces, and what tells one head from another. So each level's features have a linear probe for
-silhouette, position and normal at its own resolution, the coarse ones one for the head's parameters z, and a decoder
-over all levels (thrown away afterwards) for the same at full resolution and for the picture without what was done to
-it, which keeps detail in the fine levels.
+it, which way its surface faces, and what tells one head from another. So each level's features from the third on have
+a linear probe for silhouette, position and normal at its own resolution, the coarse ones a reader of the head's
+parameters z, and all levels together a decoder (thrown away afterwards) for the same at full resolution and for the
+picture without what was done to it, which keeps detail in the fine levels.
 """
 
 import argparse
 import csv
+import itertools
 import math
 import signal
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,24 +71,27 @@ class Learner(nn.Module):
     """The network while it learns (convolutions with batch normalisation), its probes and its decoder."""
 
     DENSE = 7  # silhouette, position, normal
-    WIDTH = 48  # of the decoder
+    WIDTHS = (16, 32, 48)  # of the decoder's levels; the last is that of all coarser ones
+    EPSILON = 1e-5  # added to the variances
+    PROBED = 2  # the first level whose features see enough for a probe
 
     def __init__(self, shape: FeatureShape, z_dim: int) -> None:
         super().__init__()
         self.shape = shape
         rows = shape.convolutions()
         self.convolutions = nn.ModuleList(convolution(a, b, stride, False) for a, b, stride, _ in rows)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(b, affine=False, momentum=0.02) for _, b, *_ in rows)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(b, self.EPSILON, momentum=0.05, affine=False) for _, b, *_ in rows)
         self.ends = [end for *_, end in rows]
         wide = [after for _, after, _, end in rows if end]
-        self.probes = nn.ModuleList(nn.Conv2d(c, self.DENSE, 1) for c in wide)
+        self.probes = nn.ModuleList(nn.Conv2d(c, self.DENSE, 1) for c in wide[self.PROBED :])
         self.readers = nn.ModuleList(
             nn.Sequential(nn.Linear(2 * c, 2 * c), nn.LeakyReLU(SLOPE), nn.Linear(2 * c, z_dim)) for c in wide[-3:]
         )
-        self.laterals = nn.ModuleList(nn.Conv2d(c, self.WIDTH, 1) for c in wide)
-        self.mixers = nn.ModuleList(nn.Conv2d(self.WIDTH, self.WIDTH, 3, padding=1) for _ in wide[1:])
-        self.dense = nn.Conv2d(self.WIDTH, self.DENSE, 1)
-        self.clean = nn.Conv2d(self.WIDTH, 3, 3, padding=1)
+        widths = (*self.WIDTHS, *[self.WIDTHS[-1]] * len(wide))[: len(wide)]
+        self.laterals = nn.ModuleList(nn.Conv2d(c, width, 1) for c, width in zip(wide, widths))
+        self.mixers = nn.ModuleList(nn.Conv2d(b, a, 3, padding=1) for a, b in itertools.pairwise(widths))
+        self.dense = nn.Conv2d(widths[1], self.DENSE, 1)
+        self.clean = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def features(self, image: Tensor) -> list[Tensor]:
         """Each level's features after the activation."""
@@ -99,29 +103,31 @@ class Learner(nn.Module):
         return levels
 
     def forward(self, image: Tensor) -> dict[str, Any]:
-        """Images [N,3,R,R] → "probes": dense predictions [N,7,R/2^i,R/2^i] of every level; "z": list of [N,D];
-        "dense" [N,7,R/2,R/2]; "clean" [N,3,R,R]."""
+        """Images [N,3,R,R] → "probes": dense predictions [N,7,R/2^i,R/2^i] of the levels from `PROBED` on; "z": list of
+        [N,D], the last from the coarsest level; "dense" [N,7,R/2,R/2]; "clean" [N,3,R,R]."""
         levels = self.features(image)
-        result: dict[str, Any] = {"probes": [probe(x) for probe, x in zip(self.probes, levels)]}
+        result: dict[str, Any] = {"probes": [probe(x) for probe, x in zip(self.probes, levels[self.PROBED :])]}
         pooled = [torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1) for x in levels[-3:]]
         result["z"] = [reader(x) for reader, x in zip(self.readers, pooled)]
         x = self.laterals[-1](levels[-1])
         for level in range(len(levels) - 2, -1, -1):
-            x = F.interpolate(x, scale_factor=2, mode="nearest") + self.laterals[level](levels[level])
-            x = F.leaky_relu(self.mixers[level](x), SLOPE)
+            x = F.interpolate(self.mixers[level](F.leaky_relu(x, SLOPE)), scale_factor=2, mode="nearest")
+            x = x + self.laterals[level](levels[level])
             if level == 1:
-                result["dense"] = self.dense(x)
-        result["clean"] = self.clean(x)
+                result["dense"] = self.dense(F.leaky_relu(x, SLOPE))
+        result["clean"] = self.clean(F.leaky_relu(x, SLOPE))
         return result
 
     @torch.no_grad()
     def fold(self) -> HeadsFeatures:
         """The network alone, on the CPU, the normalisation inside its convolutions, level weights 1."""
         network = HeadsFeatures(self.shape)
-        for target, layer, norm in zip(network.convolutions, self.convolutions, self.norms):
-            scale = (norm.running_var + norm.eps).rsqrt()
-            target.weight.copy_(layer.weight * scale[:, None, None, None])
-            target.bias.copy_(-norm.running_mean * scale)
+        own, folded = self.state_dict(), {"level_weights": network.level_weights}
+        for i in range(len(self.convolutions)):
+            scale = (own[f"norms.{i}.running_var"] + self.EPSILON).rsqrt()
+            folded[f"convolutions.{i}.weight"] = own[f"convolutions.{i}.weight"] * scale[:, None, None, None]
+            folded[f"convolutions.{i}.bias"] = -own[f"norms.{i}.running_mean"] * scale
+        network.load_state_dict(folded)
         return network.eval().requires_grad_(False)
 
 
@@ -250,9 +256,7 @@ def calibrate(network: HeadsFeatures, store: HeadStore, seed: int = 0, rounds: i
         shift = augment.normal(image, 2) * 3.0 / image.shape[-1]
         c, s = scale * angle.cos(), scale * angle.sin()
         theta = torch.stack([torch.stack([c, -s, shift[:, 0]], 1), torch.stack([s, c, shift[:, 1]], 1)], 1)
-        moved = F.grid_sample(
-            image, F.affine_grid(theta, list(image.shape), align_corners=False), align_corners=False
-        )
+        moved = F.grid_sample(image, F.affine_grid(theta, list(image.shape), align_corners=False), align_corners=False)
         moved = augment.blur(moved) * torch.exp(0.05 * augment.normal(image, 3, 1, 1))
         rows["near"].append(network.levels(image, moved.clamp(-1, 1)).mean(0))
     other, near = (torch.stack(values).mean(0).double() for values in rows.values())
@@ -317,26 +321,23 @@ def export(trainer: Trainer, folder: Path, held_out: HeadStore | None) -> dict[s
     return notes
 
 
-class FirstHeads:
-    """The first slots of a pack, as a `HeadStore` takes a pack: what a device has memory for."""
+class FirstHeads(HeadPack):
+    """The first slots of a pack: what a device has memory for."""
 
-    def __init__(self, pack: HeadPack, most: int) -> None:
-        self.layout, self.pack = pack.layout, pack
-        for name in HeadStore.NAMES:
-            setattr(self, name, getattr(pack, name)[:most])
-        self.most = most
-
-    def slots(self) -> Any:
-        slots = self.pack.slots()
-        return slots[slots < self.most]
+    def __init__(self, path: Path, most: int) -> None:
+        super().__init__(path)
+        self.layout = replace(self.layout, heads=min(most, self.layout.heads))
+        for name in self.layout.arrays():
+            setattr(self, name, getattr(self, name)[:most])
 
 
-def open_pack(path: Path, seconds: float) -> HeadPack:
-    """The pack at a path, waiting until another process has made it. Raises InputError if none comes."""
+def open_pack(path: Path, most: int, seconds: float) -> HeadPack:
+    """At most `most` heads of the pack at a path, waiting until another process has made it. Raises InputError if none
+    comes."""
     end = time.monotonic() + seconds
     while not (path / "pack.json").exists() and time.monotonic() < end:
         time.sleep(0.2)
-    return HeadPack(path)
+    return FirstHeads(path, most)
 
 
 class Log:
@@ -389,7 +390,8 @@ def train(trainer: Trainer, out: Path, log_seconds: float, save_seconds: float) 
             lined = time.perf_counter()
         if now - saved >= save_seconds:
             trainer.save(out / "state.pt")
-            last = saved = time.perf_counter()  # saving is no training
+            export(trainer, out, None)  # what is there if the machine goes away
+            last = saved = log.time = time.perf_counter()  # saving is no training
     log.line(trainer)
     trainer.save(out / "state.pt")
     signal.signal(signal.SIGTERM, before)
@@ -421,8 +423,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     options.out.mkdir(parents=True, exist_ok=True)
-    pack = open_pack(options.packs / "training", options.wait)
-    store = HeadStore(FirstHeads(pack, options.most_heads), device)  # type: ignore[arg-type]
+    pack = open_pack(options.packs / "training", options.most_heads, options.wait)
+    store = HeadStore(pack, device)
     wait_for(pack, min(options.start_heads, pack.layout.heads), None, options.wait)
     store.refresh()
     config = PerceptualConfig(**{name: getattr(options, name) for name in asdict(PerceptualConfig())})
