@@ -295,10 +295,10 @@ def judge(trainer: Trainer, store: HeadStore) -> dict[str, float]:
     }
 
 
-def export(trainer: Trainer, folder: Path, held_out: HeadStore | None) -> dict[str, Any]:
-    """Writes heads.safetensors and heads.json into a folder; returns what the JSON holds."""
+def export(trainer: Trainer, folder: Path, held_out: HeadStore | None, rounds: int = 8) -> dict[str, Any]:
+    """Writes heads.safetensors and heads.json into a folder; returns what the JSON holds. `rounds` of calibration."""
     network = trainer.learner.fold().to(trainer.device)
-    distances = calibrate(network, trainer.store)
+    distances = calibrate(network, trainer.store, rounds=rounds)
     notes: dict[str, Any] = {
         "parameters": sum(p.numel() for p in network.parameters()),
         "channels": list(network.shape.channels),
@@ -390,7 +390,7 @@ def train(trainer: Trainer, out: Path, log_seconds: float, save_seconds: float) 
             lined = time.perf_counter()
         if now - saved >= save_seconds:
             trainer.save(out / "state.pt")
-            export(trainer, out, None)  # what is there if the machine goes away
+            export(trainer, out, None, rounds=1)  # what is there if the machine goes away
             last = saved = log.time = time.perf_counter()  # saving is no training
     log.line(trainer)
     trainer.save(out / "state.pt")
