@@ -381,7 +381,7 @@ def train(trainer: Trainer, out: Path, log_seconds: float, save_seconds: float) 
             trainer.store.refresh(limit=32)
         log.add(trainer.step())
         if trainer.device.type == "cuda" and trainer.step_count % 10 == 0:
-            torch.cuda.synchronize()  # launches must not run ahead of the clock
+            torch.cuda.synchronize(trainer.device)  # launches must not run ahead of the clock
         now = time.perf_counter()
         trainer.elapsed += now - last
         last = now
@@ -441,7 +441,7 @@ def main(arguments: list[str] | None = None) -> None:
     notes = export(trainer, options.out, held_out)
     print(f"{notes}", flush=True)
     if device.type == "cuda":
-        print(f"peak GPU memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB", flush=True)
+        print(f"peak GPU memory {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB", flush=True)
 
 
 if __name__ == "__main__":
