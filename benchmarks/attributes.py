@@ -25,7 +25,7 @@ from torch import Tensor
 from benchmarks.edit import carried
 from pmv.artifacts import Inversion, load_inversion, read_header, write_json
 from pmv.camera import Camera
-from pmv.directions import load_directions
+from pmv.directions import edit, load_directions
 from pmv.images import resize, to_uint8, write_png
 from pmv.masks import dilate
 from pmv.metrics import psnr
@@ -59,9 +59,12 @@ def compare(plain: Tensor, edited: Tensor, true_plain: Tensor, true_edited: Tens
 
 
 @torch.no_grad()
-def views_of(inversion: Inversion, w: Tensor, cameras: Camera) -> Tensor:
-    """[V,3,SIZE,SIZE] of a latent w."""
+def views_of(inversion: Inversion, w: Tensor, residual: Tensor | None, cameras: Camera) -> Tensor:
+    """[V,3,SIZE,SIZE] of a latent w with a residual of the planes; the inversion keeps its own."""
+    own = inversion.generator.plane_residual
     planes = inversion.generator.planes(w, inversion.noise)
+    if own is not None and residual is not None:
+        planes = planes - own + residual
     pictures = [inversion.generator.render(planes, w, cameras[i]).image for i in range(len(cameras))]
     return resize(torch.cat(pictures), SIZE).clamp(-1, 1)
 
@@ -104,7 +107,8 @@ def main(run: Path, makehuman: Path, portrait: str, out: Path) -> None:
     seen = torch.tensor([0.0, -YAW, YAW])
     truth = Camera.orbit((whose.yaw_deg + seen).deg2rad(), torch.full((3,), whose.pitch_deg).deg2rad())
     ours = carried(truth[0], inversion.camera, truth)
-    plain, (true_plain, head) = views_of(inversion, inversion.w, ours), true_views(renderer, assets, values, truth)
+    plain = views_of(inversion, inversion.w, inversion.generator.plane_residual, ours)
+    true_plain, head = true_views(renderer, assets, values, truth)
     figures: dict[str, dict[str, float]] = {}
     shown, labels = [], []
     for attribute in ATTRIBUTES:
@@ -114,7 +118,10 @@ def main(run: Path, makehuman: Path, portrait: str, out: Path) -> None:
         other = changed(values, attribute, 2 * side * about.deviation)
         by = float((attribute.read(other)[0] - now) / about.deviation)
         true_edited, other_head = true_views(renderer, assets, other, truth)
-        edited = views_of(inversion, inversion.w + directions.offset({attribute.name: by}), ours)
+        changes = {attribute.name: by}
+        edited = views_of(
+            inversion, *edit(inversion.generator, inversion.w, inversion.noise, directions, changes), ours
+        )
         row = compare(plain, edited, true_plain, true_edited, torch.maximum(head, other_head))
         figures[attribute.name] = {"by": by, **row}
         shown += [true_plain[:1], true_edited[:1], plain[:1], edited[:1], edited[2:]]

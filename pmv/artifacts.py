@@ -269,16 +269,18 @@ def save_inversion(
     noise: Mapping[str, Tensor],
     camera: Camera,
     header: Mapping[str, Any],
-    **more: Tensor,
+    unedited: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write ``inversion.safetensors``; `header` holds ``generator`` (name or path), ``generator_hash`` and whatever
-    else to tell; `more` are tensors that `load_fields` finds under their names.
+    else to tell; `unedited` what an edit changed, as it was before.
     """
     tensors = {"pivot_w": w, "camera/cam2world": camera.cam2world, "camera/intrinsics": camera.intrinsics}
     tensors |= {f"tuned_state/{k}": v for k, v in tuned_state.items()} | {f"noise/{k}": v for k, v in noise.items()}
     kinds = {"tuned_state": "dict", "pivot_w": "tensor", "noise": "dict", "camera": "camera"}
-    kinds |= dict.fromkeys(more, "tensor")
-    save_tensors(path, tensors | more, {**header, "kinds": kinds})
+    if unedited is not None:
+        tensors |= {f"unedited/{k}": v for k, v in unedited.items()}
+        kinds["unedited"] = "dict"
+    save_tensors(path, tensors, {**header, "kinds": kinds})
 
 
 def load_inversion(path: str | Path, device: str | torch.device = "cpu", generator: str | None = None) -> Inversion:

@@ -17,6 +17,7 @@ from torch import Tensor
 from pmv.artifacts import load_fields, read_header, save_tensors
 from pmv.errors import CheckpointError, InputError
 from pmv.generators import resolve_generator
+from pmv.residual import follow
 
 FILE_NAME = "directions.safetensors"
 
@@ -31,6 +32,7 @@ class Direction:
         unit: what the attribute is measured in.
         deviation: how much of that +1 is: one standard deviation over the heads that the generator was trained on.
         span: from the least to the most that any of these heads has, in deviations. More than that is no head any more.
+        shape: False where only colours change.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Direction:
     unit: str
     deviation: float
     span: float
+    shape: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,33 @@ class Directions:
         """The attributes that are changed by more than any two heads differ."""
         spans = {direction.name: direction.span for direction in self.about}
         return [name for name, amount in amounts.items() if abs(amount) > spans[name]]
+
+
+@torch.no_grad()
+def edit(
+    generator: Any, w: Tensor, noise: dict[str, Tensor], directions: Directions, amounts: Mapping[str, float]
+) -> tuple[Tensor, Tensor | None]:
+    """A tuned head with attributes changed.
+
+    Args:
+        generator: with the tuned weights and, if tuning left one, the residual of the planes.
+        w: [1,num_ws,w_dim] pivot; noise: as `EG3DGenerator.planes` takes it.
+        directions: its own.
+        amounts: attribute → deviations, see `Directions.offset`.
+
+    Returns: the changed w, and the residual [1,*plane_shape] moved along with what lies below it (`pmv.residual`), as
+        far as the change is one of shape; None where the generator has none.
+
+    Raises:
+        InputError: see `Directions.offset`.
+    """
+    edited = w + directions.offset(amounts).to(w)
+    residual = generator.plane_residual
+    shape = {name: amount for name, amount in amounts.items() if directions.about[directions.names.index(name)].shape}
+    if residual is None or not shape:
+        return edited, None if residual is None else residual.detach().clone()
+    before, after = (generator.planes(x, noise) - residual for x in (w, w + directions.offset(shape).to(w)))
+    return edited, follow(residual.detach(), before, after)
 
 
 def save_directions(path: Path, directions: Directions, method: Mapping[str, Any]) -> None:

@@ -225,7 +225,7 @@ def find(generator: EG3DGenerator, heads: int = 2000, judges: int = 5, seed: int
     effects = measure(generator, sets, held_out[whole][:judges], sd, rays)
     best = max(METHODS, key=lambda name: float(effects[name].own.mean()))
     about = tuple(
-        Direction(a.name, a.plus, a.unit, round(float(d), 5), round(float((a.high - a.low) / d), 3))
+        Direction(a.name, a.plus, a.unit, round(float(d), 5), round(float((a.high - a.low) / d), 3), a.shape)
         for a, d in zip(ATTRIBUTES, sd)
     )
     directions = Directions(sets[best].float().cpu(), about, tensors_hash(generator.state_dict()))
@@ -307,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--out", type=Path, help=f"the file to write; {FILE_NAME} beside the weights is where pmv looks"
     )
     parser.add_argument("--strip", type=Path, help="PNG to draw: a row an attribute, −2 to +2")
-    parser.add_argument("--head", type=int, default=HELD_OUT_SEED + 4, help="seed of the head in the strip")
+    parser.add_argument("--head", type=int, default=HELD_OUT_SEED + 18, help="seed of the head in the strip")
     parser.add_argument("--heads", type=int, default=2000, help="heads that directions are made from")
     parser.add_argument("--judges", type=int, default=5, help="held-out heads that they are measured on")
     parser.add_argument("--rays", type=int, default=48, help="side of the pictures that are compared")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pmv.artifacts import load_inversion, read_header, read_json, save_inversion, tensors_hash
+from pmv.artifacts import load_fields, load_inversion, read_header, read_json, save_inversion, tensors_hash
 from pmv.directions import FILE_NAME, Direction, Directions, save_directions
 from pmv.errors import InputError
 from pmv.generators import EG3DGenerator, save_generator
@@ -23,8 +23,12 @@ def run(tmp_path: Path, tiny_generator: EG3DGenerator) -> Path:
     folder.mkdir()
     save_generator(generator, tmp_path / "tiny.safetensors")
     rng = torch.Generator().manual_seed(0)
-    about = (Direction("smile", "a broader smile", "share", 0.3, 3.0), Direction("age", "older", "share", 0.35, 5.0))
-    directions = torch.randn(2, generator.spec.w_dim, generator=rng)
+    about = (
+        Direction("smile", "a broader smile", "share", 0.3, 3.0),
+        Direction("age", "older", "share", 0.35, 5.0),
+        Direction("skin", "darker", "share", 0.2, 4.0, shape=False),
+    )
+    directions = torch.randn(3, generator.spec.w_dim, generator=rng)
     digest = tensors_hash(generator.state_dict())
     save_directions(tmp_path / FILE_NAME, Directions(directions, about, digest), {})
     tuned = {name: p.detach() + 0.01 for name, p in generator.tunable_parameters("decoder").items()}
@@ -37,8 +41,6 @@ def run(tmp_path: Path, tiny_generator: EG3DGenerator) -> Path:
 
 
 def directions_of(run: Path) -> torch.Tensor:
-    from pmv.artifacts import load_fields
-
     return load_fields(run.parent / FILE_NAME, ["w"])["w"]
 
 
@@ -48,17 +50,38 @@ def picture(folder: Path) -> torch.Tensor:
 
 
 def test_the_directions_are_added_to_the_pivot_and_the_rest_stays(run: Path):
-    smile, age = directions_of(run)
+    smile, age, _ = directions_of(run)
     before = load_inversion(run)
     folder = edit_run(run, ["smile=+2", "age=-1"], None)
     assert folder == run.with_name("run-smile+2-age-1")
     after = load_inversion(folder)
     assert torch.allclose(after.w, before.w + 2 * smile - age, atol=1e-6)
-    assert tensors_hash(after.generator.state_dict()) == tensors_hash(before.generator.state_dict())
+    moved = after.generator.state_dict().pop("plane_residual")
+    assert (moved - before.generator.plane_residual).abs().max() > 1e-3  # the head has another shape
+    for name, value in before.generator.state_dict().items():
+        assert name == "plane_residual" or torch.equal(after.generator.state_dict()[name], value), name
     assert tensors_hash(after.noise) == tensors_hash(before.noise)
     assert torch.equal(after.camera.cam2world, before.camera.cam2world)
     assert (picture(folder) - picture(run)).abs().max() > 0.01
     assert read_header(folder / INVERSION)["seed"] == 7
+
+
+def test_where_only_colours_change_the_residual_stays(run: Path):
+    folder = edit_run(run, ["skin=+2"], None)
+    before, after = (load_inversion(path).generator for path in (run, folder))
+    assert tensors_hash(after.state_dict()) == tensors_hash(before.state_dict())
+
+
+def test_a_head_tuned_without_a_residual_can_be_edited(run: Path):
+    path = run / INVERSION
+    header = read_header(path)
+    values = load_fields(path, ["tuned_state", "pivot_w", "noise", "camera"])
+    values["tuned_state"].pop("plane_residual")
+    del header["kinds"]
+    save_inversion(path, values["tuned_state"], values["pivot_w"], values["noise"], values["camera"], header)
+    folder = edit_run(run, ["smile=2"], None)
+    assert load_inversion(folder).generator.plane_residual is None
+    assert (picture(folder) - picture(run)).abs().max() > 0.01
 
 
 def test_the_folder_is_complete_and_can_be_rendered(run: Path, tmp_path: Path):
@@ -78,7 +101,10 @@ def test_edits_of_edits_add_up_and_can_be_taken_back(run: Path, tmp_path: Path):
     assert read_json(twice / RECORD) == {"run": str(run), "attributes": {"smile": 2.5, "age": 1.0}}
     at_once = edit_run(run, ["smile=2.5", "age=1"], tmp_path / "at_once")
     assert torch.equal(load_inversion(twice).w, load_inversion(at_once).w)
+    assert torch.equal(picture(twice), picture(at_once))
     back = edit_run(twice, ["smile=-2.5", "age=-1"], tmp_path / "back")
+    assert read_json(back / RECORD)["attributes"] == {}
+    assert torch.equal(picture(edit_run(back, ["smile=2.5", "age=1"], tmp_path / "again")), picture(at_once))
     assert torch.equal(load_inversion(back).w, load_inversion(run).w) and torch.equal(picture(back), picture(run))
 
 
@@ -101,7 +127,7 @@ def test_what_no_head_has_is_warned_of_and_sums_are_judged_too(run: Path, caplog
     ("settings", "message"),
     [
         ([], r"nothing to change.*smile \(a broader smile\), age \(older\)"),
-        (["wings=1"], r"wings: no such attribute; there are smile, age"),
+        (["wings=1"], r"wings: no such attribute; there are smile, age, skin"),
         (["smile=very"], r"'very' is not a number"),
         (["smile=100"], r"too much"),
     ],

@@ -48,6 +48,7 @@ class Attribute:
         read: values [N,D] → how much of it [N]; NaN where a head cannot have it.
         write: values [N,D], amounts [N] in [low, high] → changed values [N,D]. Where a head cannot be given exactly the
             amount, the nearest is taken, so read again what came out.
+        shape: False where only colours change.
     """
 
     name: str
@@ -58,9 +59,10 @@ class Attribute:
     high: float
     read: Callable[[NDArray], NDArray]
     write: Callable[[NDArray, NDArray], NDArray]
+    shape: bool = True
 
 
-def _single(name: str, plus: str, entry_name: str) -> Attribute:
+def _single(name: str, plus: str, entry_name: str, shape: bool = True) -> Attribute:
     i = _INDEX[entry_name]
 
     def write(values: NDArray, amount: NDArray) -> NDArray:
@@ -69,7 +71,7 @@ def _single(name: str, plus: str, entry_name: str) -> Attribute:
         return changed
 
     low, high = ENTRIES[i].low, ENTRIES[i].high
-    return Attribute(name, plus, entry_name, (entry_name,), low, high, lambda values: values[:, i], write)
+    return Attribute(name, plus, entry_name, (entry_name,), low, high, lambda values: values[:, i], write, shape)
 
 
 def _read_age(values: NDArray) -> NDArray:
@@ -131,12 +133,12 @@ ATTRIBUTES = (
     ),
     _single("gender", "more masculine", "macro/male"),
     _single("weight", "heavier", "macro/weight"),
-    _single("skin", "darker skin (more melanin)", "skin/melanin"),
+    _single("skin", "darker skin (more melanin)", "skin/melanin", shape=False),
     Attribute(
         "hair-length", "longer hair", "dm below the crown", _HAIR_ENTRIES, _SHORT, float(np.nanmax(_LONGEST)),
         _read_hair_length, _write_hair_length,
     ),
-    _single("hair-colour", "lighter hair", "hair/lightness"),
+    _single("hair-colour", "lighter hair", "hair/lightness", shape=False),
     _single("smile", "a broader smile", "expression/smile"),
     _single("mouth-open", "a wider open mouth", "expression/mouth-open"),
     _single("eyes-closed", "more closed lids", "expression/eyes-closed"),
