@@ -8,6 +8,7 @@ pictures, edited minus unedited, of pmv's head and of the true one, from the inp
 - strength: how much of the true difference is in pmv's (its projection). 1 = neither fainter nor stronger.
 - edited, unedited: PSNR inside the head of the edited and of the unedited inversion against the changed true head. An
   edit is worth making where the first is higher.
+- left: "edited", had the residual of the planes stayed where it was (`pmv.residual` moves it with the head's shape).
 - rest: PSNR of the edited against the unedited inversion where the true head does not change.
 
 An attribute goes by two standard deviations to the side where the head has more room for it.
@@ -82,12 +83,12 @@ def true_views(renderer: Any, assets: Any, values: NDArray, cameras: Camera) -> 
 
 def table(figures: dict[str, dict[str, float]]) -> str:
     """The figures in Markdown."""
-    lines = ["| attribute | by | correlation | strength | edited (dB) | unedited (dB) | rest (dB) |"]
-    lines.append("|---|--:|--:|--:|--:|--:|--:|")
+    lines = ["| attribute | by | correlation | strength | edited (dB) | left (dB) | unedited (dB) | rest (dB) |"]
+    lines.append("|---|--:|--:|--:|--:|--:|--:|--:|")
     for name, row in figures.items():
         lines.append(
-            f"| {name} | {row['by']:+.1f} | {row['correlation']:.2f} | {row['strength']:.2f} | {row['edited']:.1f} | "
-            f"{row['unedited']:.1f} | {row['rest']:.1f} |"
+            f"| {name} | {row['by']:+.1f} | {row['correlation']:.2f} | {row['strength']:.2f} | {row['edited']:.2f} | "
+            f"{row['left']:.2f} | {row['unedited']:.2f} | {row['rest']:.1f} |"
         )
     return "\n".join(lines)
 
@@ -119,11 +120,12 @@ def main(run: Path, makehuman: Path, portrait: str, out: Path) -> None:
         by = float((attribute.read(other)[0] - now) / about.deviation)
         true_edited, other_head = true_views(renderer, assets, other, truth)
         changes = {attribute.name: by}
-        edited = views_of(
-            inversion, *edit(inversion.generator, inversion.w, inversion.noise, directions, changes), ours
-        )
-        row = compare(plain, edited, true_plain, true_edited, torch.maximum(head, other_head))
-        figures[attribute.name] = {"by": by, **row}
+        w, residual = edit(inversion.generator, inversion.w, inversion.noise, directions, changes)
+        edited = views_of(inversion, w, residual, ours)
+        left = views_of(inversion, w, inversion.generator.plane_residual, ours) if attribute.shape else edited
+        where = torch.maximum(head, other_head)
+        row = compare(plain, edited, true_plain, true_edited, where)
+        figures[attribute.name] = {"by": by, **row, "left": float(psnr(left, true_edited, where).mean())}
         shown += [true_plain[:1], true_edited[:1], plain[:1], edited[:1], edited[2:]]
         labels += ["true", f"{attribute.name} {by:+.1f}", "pmv", f"pmv {by:+.1f}", f"yaw {YAW:+.0f}"]
         print(table({attribute.name: figures[attribute.name]}).splitlines()[-1], flush=True)

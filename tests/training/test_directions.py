@@ -124,8 +124,8 @@ def test_the_command_writes_a_file_that_pmv_takes_and_twice_the_same(tmp_path: P
     generator = generator_of(len(HeadParameters.names), linear=False)
     save_generator(generator, tmp_path / "tiny.safetensors")
     out, strip = tmp_path / "directions.safetensors", tmp_path / "strip.png"
-    options = ["--generator", str(tmp_path / "tiny.safetensors"), "--out", str(out), "--heads", "300", "--judges", "1"]
-    options += ["--rays", "12"]
+    options = ["--generator", str(tmp_path / "tiny.safetensors"), "--out", str(out), "--heads", "150", "--judges", "1"]
+    options += ["--rays", "8"]
     module.main([*options, "--strip", str(strip)])
     found = load_directions(tmp_path / "tiny.safetensors", tensors_hash(generator.state_dict()))
     assert list(found.names) == NAMES and found.w.shape == (len(NAMES), generator.spec.w_dim)
