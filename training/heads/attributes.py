@@ -133,7 +133,7 @@ ATTRIBUTES = (
     ),
     _single("gender", "more masculine", "macro/male"),
     _single("weight", "heavier", "macro/weight"),
-    _single("skin", "darker skin (more melanin)", "skin/melanin", shape=False),
+    _single("skin", "darker skin", "skin/melanin", shape=False),
     Attribute(
         "hair-length", "longer hair", "dm below the crown", _HAIR_ENTRIES, _SHORT, float(np.nanmax(_LONGEST)),
         _read_hair_length, _write_hair_length,
