@@ -307,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--out", type=Path, help=f"the file to write; {FILE_NAME} beside the weights is where pmv looks"
     )
     parser.add_argument("--strip", type=Path, help="PNG to draw: a row an attribute, −2 to +2")
-    parser.add_argument("--head", type=int, default=HELD_OUT_SEED + 18, help="seed of the head in the strip")
+    parser.add_argument("--head", type=int, default=HELD_OUT_SEED + 127, help="seed of the head in the strip")
     parser.add_argument("--heads", type=int, default=2000, help="heads that directions are made from")
     parser.add_argument("--judges", type=int, default=5, help="held-out heads that they are measured on")
     parser.add_argument("--rays", type=int, default=48, help="side of the pictures that are compared")
