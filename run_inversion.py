@@ -189,6 +189,23 @@ def render(
 
 
 @cli.command()
+@click.argument("run", type=FILE)
+@click.option("--set", "settings", multiple=True, metavar="ATTRIBUTE=NUMBER", help="Standard deviations; may repeat.")
+@click.option("--out", type=FILE, help="Folder of the edited head. [default: beside RUN]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
+def edit(run: Path, settings: Sequence[str], out: Path | None, device: str) -> None:
+    """Change attributes of the finished head in RUN, such as --set smile=+2 --set age=-1. Prints the new folder.
+
+    Without --set: what attributes there are.
+    """
+    from stages.attributes import edit_run
+    from stages.runner import pick_device
+
+    _log_to_stderr()
+    click.echo(edit_run(run, settings, out, pick_device(device)))
+
+
+@cli.command()
 @click.argument("checkpoint")
 @click.argument("out", type=FILE)
 @click.option("--like", metavar="CHECKPOINT", help="What it was tuned from, where CHECKPOINT holds weights alone.")

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -23,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pmv.camera import Camera
-from pmv.errors import CheckpointError, InputError
+from pmv.errors import CheckpointError, InputError, disk_errors
 
 # safetensors writes several header entries in random order; one entry keeps equal content equal in bytes
 _HEADER = "pmv"
@@ -51,6 +52,43 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_replaceable(path: str | Path, files: Iterable[str], what: str) -> None:
+    """InputError where a folder that is to be written is a file, or holds anything but these files.
+
+    Args:
+        files: names that such a folder may hold.
+        what: what it holds, for the message: "a prepared photo".
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; give a folder as --out")
+    if path.is_dir() and not {entry.name for entry in path.iterdir()} <= set(files):
+        raise InputError(f"{path}: holds something else than {what}; give another --out")
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder to fill; on success it takes the place of `path`, on failure it is removed.
+
+    What is there already is replaced: ask `check_replaceable` first. InputError for what a disk refuses.
+    """
+    path = Path(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        old = temporary.with_name(temporary.name + ".old")
+        try:
+            temporary.chmod(0o755)
+            yield temporary
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+            fsync_folder(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -231,13 +269,17 @@ def save_inversion(
     noise: Mapping[str, Tensor],
     camera: Camera,
     header: Mapping[str, Any],
+    unedited: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write ``inversion.safetensors``; `header` holds ``generator`` (name or path), ``generator_hash`` and whatever
-    else to tell.
+    else to tell; `unedited` what an edit changed, as it was before.
     """
     tensors = {"pivot_w": w, "camera/cam2world": camera.cam2world, "camera/intrinsics": camera.intrinsics}
     tensors |= {f"tuned_state/{k}": v for k, v in tuned_state.items()} | {f"noise/{k}": v for k, v in noise.items()}
     kinds = {"tuned_state": "dict", "pivot_w": "tensor", "noise": "dict", "camera": "camera"}
+    if unedited is not None:
+        tensors |= {f"unedited/{k}": v for k, v in unedited.items()}
+        kinds["unedited"] = "dict"
     save_tensors(path, tensors, {**header, "kinds": kinds})
 
 

@@ -1,7 +1,5 @@
 """`pmv prepare`: the first stage alone, into a folder of plain files that `pmv invert` and other programs take."""
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pmv.artifacts import fsync_folder, write_json
-from pmv.errors import InputError, PhotoError, disk_errors
+from pmv.artifacts import atomic_folder, check_replaceable, write_json
+from pmv.errors import InputError, PhotoError
 from pmv.images import write_png
 from stages.context import Context
 from stages.folder import Sources
@@ -59,7 +57,7 @@ def prepare(request: PrepareRequest, image: Path, out: Path, generator: Any = No
     Raises:
         PmvError: something cannot be used; nothing is left behind.
     """
-    _check_free(out)
+    check_replaceable(out, _FILES, "a prepared photo")
     sources = Sources(image, request.mask, request.camera)
     values = sources.read()
     config, generator = configure(Request(request.presets, request.settings), TABLE, generator)
@@ -80,38 +78,13 @@ def prepare(request: PrepareRequest, image: Path, out: Path, generator: Any = No
     height, width = inputs.photo.shape[-2:]
     pictures |= {IMAGE: outputs.original, MASK: outputs.foreground}
     label = outputs.initial_camera.labels()[0].tolist()
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        try:
-            temporary.chmod(0o755)
-            for name, picture in pictures.items():
-                write_png(temporary / name, picture)
-            write_json(temporary / CAMERA, {"label": label, "confidence": outputs.camera_confidence})
-            write_json(temporary / CROP, {"matrix": outputs.crop.tolist(), "width": width, "height": height})
-            _swap_in(temporary, out)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with atomic_folder(out) as temporary:
+        for name, picture in pictures.items():
+            write_png(temporary / name, picture)
+        write_json(temporary / CAMERA, {"label": label, "confidence": outputs.camera_confidence})
+        write_json(temporary / CROP, {"matrix": outputs.crop.tolist(), "width": width, "height": height})
     return out
 
 
 def _no_perceptual(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
     raise TypeError("the stage prepare compares no pictures")
-
-
-def _check_free(out: Path) -> None:
-    """InputError where the folder is a file, or holds something that this command does not write."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; give a folder as --out")
-    if out.is_dir() and not {path.name for path in out.iterdir()} <= _FILES:
-        raise InputError(f"{out}: holds something else than a prepared photo; give another --out")
-
-
-def _swap_in(temporary: Path, out: Path) -> None:
-    """Put the complete folder in the place of an earlier one."""
-    old = temporary.with_name(temporary.name + ".old")
-    if out.exists():
-        out.rename(old)
-    temporary.rename(out)
-    fsync_folder(out.parent)
-    shutil.rmtree(old, ignore_errors=True)

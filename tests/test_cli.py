@@ -20,8 +20,9 @@ import yaml
 from PIL import Image
 
 import run_inversion
-from pmv.artifacts import file_hash, load_inversion
-from pmv.generators import EG3DGenerator, save_generator
+from pmv.artifacts import file_hash, load_inversion, tensors_hash
+from pmv.directions import FILE_NAME, Direction, Directions, save_directions
+from pmv.generators import EG3DGenerator, load_generator, save_generator
 from pmv.images import read_image, write_png
 from stages.table import TABLE
 from tests.conftest import ROOT
@@ -154,8 +155,21 @@ def test_a_portrait_becomes_a_head_and_survives_signals(work: Path, pmv: Callabl
     code, _, error = pmv("render", "reference", "--frames", "3", "--out", "turn.mp4")
     assert code == 0 and (work / "turn.mp4").stat().st_size > 500, error
 
-    # the same command again has nothing to do; another photo is refused
     before = hashes(run)
+    code, _, error = pmv("edit", "reference", "--set", "smile=+1")
+    assert code == 2 and "tiny.safetensors: has no attribute directions" in error
+    about = (Direction("smile", "a broader smile", "share", 0.3, 3.0),)
+    digest = tensors_hash(load_generator(work / "tiny.safetensors").state_dict())
+    save_directions(work / FILE_NAME, Directions(torch.ones(1, generator.spec.w_dim), about, digest), {})
+    code, out, error = pmv("edit", "reference", "--set", "smile=+2", "--set", "smile=-1", "--out", "smiling")
+    assert (code, out) == (0, "smiling\n"), error
+    assert torch.allclose(load_inversion(work / "smiling").w, w + 1)
+    assert pmv("render", "smiling", "--out", "smiling.png")[0] == 0
+    code, _, error = pmv("edit", "reference", "--set", "frown=1", "--out", "frowning")
+    assert code == 2 and "there are smile" in error and not (work / "frowning").exists()
+    assert hashes(run) == before
+
+    # the same command again has nothing to do; another photo is refused
     assert pmv("invert", *invert(work, "reference"))[0] == 0 and hashes(run) == before
     write_png(work / "other.png", np.zeros((32, 32, 3), np.uint8))
     code, _, error = pmv("invert", "other.png", *invert(work, "reference")[1:])
