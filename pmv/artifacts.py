@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,6 +54,28 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[None]:
+    """Make a folder and what is missing above it; if the block fails, those of them that are empty are removed again.
+
+    Raises:
+        NotADirectoryError: a part of the path is a file.
+    """
+    path = Path(path)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
+        yield
+    except BaseException:
+        with suppress(OSError):  # one that holds something stays, and so does what is above it
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
 def check_replaceable(path: str | Path, files: Iterable[str], what: str) -> None:
     """InputError where a folder that is to be written is a file, or holds anything but these files.
 
@@ -70,13 +92,13 @@ def check_replaceable(path: str | Path, files: Iterable[str], what: str) -> None
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder to fill; on success it takes the place of `path`, on failure it is removed.
+    """Yield a temporary folder to fill; on success it takes the place of `path`, on failure it is removed,
+    and with it what had to be made above it.
 
     What is there already is replaced: ask `check_replaceable` first. InputError for what a disk refuses.
     """
     path = Path(path)
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path), new_folder(path.parent):
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         old = temporary.with_name(temporary.name + ".old")
         try:
@@ -84,11 +106,16 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             yield temporary
             if path.exists():
                 path.rename(old)
-            temporary.rename(path)
+            try:
+                temporary.rename(path)
+            except OSError:
+                if old.exists():
+                    old.rename(path)
+                raise
             fsync_folder(path.parent)
+            shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

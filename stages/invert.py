@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pmv.artifacts import file_hash
+from pmv.artifacts import file_hash, new_folder
 from pmv.errors import InputError, PhotoError, PmvError, disk_errors
 from pmv.generators import load_generator
 from pmv.manifest import manifest
@@ -164,21 +164,18 @@ def _check_sources(sources: Sources, runner: Runner) -> None:
 
 
 def _start(folder: RunFolder, sources: Sources, config: Config, request: Request, generator: Any) -> Path:
-    made_folder, is_new = not folder.path.exists(), not folder.is_run
-    try:
-        runner = Runner(folder, config, request.command, generator)
-        _check_sources(sources, runner)
-        with _naming(str(sources.photo)), disk_errors(folder.path):
-            folder.path.mkdir(parents=True, exist_ok=True)
+    is_new = not folder.is_run
+    runner = Runner(folder, config, request.command, generator)
+    _check_sources(sources, runner)
+    with _naming(str(sources.photo)), disk_errors(folder.path), new_folder(folder.path):
+        try:
             with folder.locked():
                 folder.tidy()
                 folder.write_config(config.as_yaml())
                 folder.write_sources(sources)
             runner.run(request.first, request.until)
-    except PmvError:
-        if is_new and not any(folder.record(stage) for stage in folder.table):
-            folder.clear()
-            if made_folder and folder.path.is_dir():
-                folder.path.rmdir()
-        raise
+        except (PmvError, OSError):
+            if is_new and not any(folder.record(stage) for stage in folder.table):
+                folder.clear()
+            raise
     return folder.path
