@@ -199,6 +199,12 @@ def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentO
     reach = 1.0 + config.camera_prior_widen * (1.0 - inputs.camera_confidence)
     looks = config.difference_from < 1 and given is None
     camera = inputs.initial_camera
+
+    def unlike(view: Tensor) -> Tensor:
+        # what was made up differs from nothing, nor does it blur into what is known
+        known = torch.lerp(view, image, valid)
+        return find_difference(view, known, foreground, config.difference_threshold, config.difference_most)
+
     with context.progress(config.steps, "latent") as bar:
         for step in range(config.steps):
             t = step / config.steps
@@ -234,9 +240,7 @@ def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentO
                     for value in noise.values():
                         value.sub_(value.mean()).mul_(value.square().mean().rsqrt())
             if looks and step == int(config.steps * config.difference_from):
-                difference = find_difference(
-                    view.detach(), image, foreground, config.difference_threshold, config.difference_most
-                )
+                difference = unlike(view.detach())
                 keep = (1.0 - difference) * valid
             values = {name: value.item() for name, value in losses.items()}
             context.record(step=step, **values)
@@ -248,7 +252,7 @@ def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentO
         noise = {name: value.detach() for name, value in noise.items()}
         view = resize(generator.render(generator.planes(pivot, noise), pivot, camera).image, size)
         if looks:
-            difference = find_difference(view, image, foreground, config.difference_threshold, config.difference_most)
+            difference = unlike(view)
     context.preview("pivot", view)
     context.preview("difference_mask", difference)
     context.preview("out_of_distribution", show_difference(image, difference))

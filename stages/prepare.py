@@ -2,8 +2,8 @@
 
 A photo that is already square and aligned like the generator's training images is taken as it is. Any other is searched
 for a face, cropped (`pmv.portrait`), and its camera is found from the face's landmarks. A missing foreground mask is
-found by a matte; where no landmarks can be had, a missing camera by comparing the photo with the mean head from
-a grid of directions and refining the best.
+found by a matte; where no landmarks can be had, a missing camera by comparison with the mean head
+(`stages.camera_search`).
 """
 
 import logging
@@ -13,7 +13,6 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pmv.camera import Camera
@@ -24,6 +23,7 @@ from pmv.portrait.align import Aligned, align, choose_face, confidence_of, draw_
 from pmv.portrait.crop import FRAMINGS, corners
 from pmv.portrait.matte import find_matte, resolve
 from pmv.portrait.photo import from_tensor, sample
+from stages.camera_search import find_camera
 from stages.context import Context
 
 log = logging.getLogger("pmv")
@@ -35,8 +35,6 @@ _FILLED = 0.4
 """Part of a square photo's side that the face of an aligned one fills at least."""
 _SEARCH_ERROR = 10.0
 """Degrees by which a camera may be wrong that was found by comparison with the mean head."""
-_WEAK_EDGE = 0.05
-"""Brightness step over two pixels, image units [-1,1], below which an edge fades into noise."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,9 @@ class PrepareConfig:
 class PrepareOutputs:
     """original [1,3,S,S], without edits; foreground [1,1,S,S]; valid [1,1,S,S], 1 where the photo is, 0 where its
     border was mirrored, or None = 1 everywhere; crop [2,3], pixels of the photo → pixels of `original` (pixel i covers
-    [i, i+1) in both); initial_camera: batch of 1; camera_confidence in (0,1], 1 for a camera that was given.
+    [i, i+1) in both); initial_camera: batch of 1, from which the generator draws such a picture; label_camera: batch of
+    1, the same as a data set's label or `--camera` has it, where a generator has learned to stand a little elsewhere
+    (PanoHead); camera_confidence in (0,1], 1 for a camera that was given.
     """
 
     original: Tensor
@@ -110,6 +110,7 @@ class PrepareOutputs:
     valid: Tensor | None
     crop: Tensor
     initial_camera: Camera
+    label_camera: Camera
     camera_confidence: float
 
 
@@ -129,7 +130,7 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
         _check_shape(inputs.photo_mask, "mask", (height, width))
     aligned = _align(inputs, config, context, size)
     device = inputs.photo.device
-    if aligned is None or _is_plain(aligned, height, width):
+    if aligned is None or (config.align != "always" and _is_plain(aligned, height, width)):
         photo, foreground = _resized(inputs, size)
         valid = None
         matrix = np.array([[size / width, 0, 0], [0, size / height, 0]])
@@ -149,11 +150,12 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
     if spec.stands_alone and config.composite == "auto":
         original = foreground * photo + (1 - foreground) * spec.background
     if inputs.photo_camera is not None:
-        camera, confidence = context.generator.photo_camera(inputs.photo_camera), 1.0
+        label, confidence = inputs.photo_camera, 1.0
     elif aligned is not None:
-        camera, confidence = context.generator.photo_camera(aligned.camera.to(device)), aligned.confidence
+        label, confidence = aligned.camera.to(device), aligned.confidence
     else:
-        camera, confidence = find_camera(original, foreground, config, context), confidence_of(_SEARCH_ERROR)
+        label, confidence = find_camera(original, foreground, config, context), confidence_of(_SEARCH_ERROR)
+    camera = context.generator.photo_camera(label)
     if confidence < 0.5:
         log.warning(
             "prepare: the camera is uncertain (confidence %.2f); latent refines it further than usual, and a --camera "
@@ -161,7 +163,7 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
             confidence,
         )
     crop = torch.from_numpy(matrix).float()
-    outputs = PrepareOutputs(original, foreground, valid, crop, camera, confidence)
+    outputs = PrepareOutputs(original, foreground, valid, crop, camera, label, confidence)
     yaw, pitch = camera.yaw_pitch(spec.pivot)
     context.record(yaw_degrees=float(yaw.rad2deg()), pitch_degrees=float(pitch.rad2deg()), confidence=confidence)
     context.preview("original", original)
@@ -292,112 +294,3 @@ def _to_tensor(pixels: np.ndarray, device: torch.device) -> Tensor:
     values = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
     values = values.float() / 255 if values.dtype == torch.uint8 else values.float()
     return values.reshape(*values.shape[:2], -1).permute(2, 0, 1)[None]
-
-
-# --- camera
-
-
-def find_camera(image: Tensor, foreground: Tensor, config: PrepareConfig, context: Context) -> Camera:
-    """The direction from which the mean head looks most like the photo; radius, pivot and focal length are the
-    generator's.
-
-    Args:
-        image: [1,3,S,S]; foreground: [1,1,S,S].
-
-    Returns:
-        Camera, batch of 1, on the generator's orbit, with a roll, moved as `photo_camera` of the generator says.
-    """
-    generator, spec = context.generator, context.generator.spec
-    with torch.no_grad():
-        w = generator.mean_w()
-        planes = generator.planes(w)
-
-    side = min(config.search_resolution, spec.neural_resolution, image.shape[-1])
-    target, mask = resize(image, side), resize(foreground, side)
-
-    def score(angles: Tensor) -> Tensor:
-        yaw, pitch, roll = angles.unbind(-1)
-        camera = generator.photo_camera(Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll))
-        out = generator.render(planes, w, camera, side)
-        value = view_score(out.raw, out.alpha if spec.has_alpha else None, target, mask, config)
-        unlikely = (yaw.rad2deg() / config.prior_yaw).square() + (pitch.rad2deg() / config.prior_pitch).square()
-        return value + config.prior_weight * unlikely / 2
-
-    def grid(extent: float, steps: int) -> Tensor:
-        return torch.linspace(-extent, extent, steps).deg2rad() if steps > 1 else torch.zeros(1)
-
-    yaws, pitches = (
-        grid(config.search_yaw, config.search_yaw_steps),
-        grid(config.search_pitch, config.search_pitch_steps),
-    )
-    pairs = torch.cartesian_prod(yaws, pitches)
-    starts = F.pad(pairs, (0, 1)).to(image.device)
-    with context.progress(len(starts) + config.search_keep * config.refine_steps, "camera") as bar:
-        scores = []
-        with torch.no_grad():
-            for some in starts.split(8):
-                scores.append(score(some))
-                bar.update(len(some))
-        scores = torch.cat(scores)
-        best, best_score = starts[scores.argmin()], scores.min().item()
-        for start in starts[scores.argsort()[: config.search_keep]]:
-            angles = start[None].clone().requires_grad_(True)
-            optimizer = torch.optim.Adam([angles], lr=float(np.deg2rad(config.refine_rate)))
-            for step in range(config.refine_steps + 1):
-                value = score(angles)
-                if value.item() < best_score:
-                    best, best_score = angles.detach()[0].clone(), value.item()
-                if step == config.refine_steps:
-                    break
-                optimizer.zero_grad()
-                value.sum().backward()
-                optimizer.step()
-                bar.update(1)
-    context.record(camera_score=best_score)
-    yaw, pitch, roll = best.unbind()
-    return generator.photo_camera(Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll))
-
-
-def view_score(view: Tensor, alpha: Tensor | None, target: Tensor, mask: Tensor, config: PrepareConfig) -> Tensor:
-    """How unlike a photo a view of the mean head is; 0 = equal. Differentiable.
-
-    Two terms: 1 − IoU of the silhouettes (where the generator has an alpha), and 1 − correlation of the edges of eyes,
-    nose and mouth. Edges count by direction more than by strength, because skin and light of the mean head are not the
-    photo's; of all shifts up to `config.shift` the best counts, because features lie elsewhere in every face.
-
-    Args:
-        view [N,3,r,r], alpha [N,1,r,r] or None; target [1,3,r,r], mask [1,1,r,r].
-
-    Returns:
-        [N].
-    """
-    total = view.new_zeros(len(view))
-    if alpha is not None:
-        shared = torch.minimum(alpha, mask).sum((1, 2, 3))
-        either = torch.maximum(alpha, mask).sum((1, 2, 3))
-        total = config.silhouette_weight * (1 - shared / either.clamp_min(1e-6))
-    side = view.shape[-1]
-    x = torch.linspace(-0.5, 0.5, side, device=view.device)
-    # the face carries the direction; hair and shoulders differ between people
-    face = mask * torch.exp(-(x.square()[None, :] + (x - 0.05).square()[:, None]) / (2 * 0.15**2))
-    edges, wanted = _edges(view), _edges(target)
-    reach = round(config.shift * side)
-    padded = F.pad(edges, (reach,) * 4, mode="replicate")
-    shifted = (padded[..., i : i + side, j : j + side] for i in range(2 * reach + 1) for j in range(2 * reach + 1))
-    likeness = torch.stack([_correlation(edge, wanted, face) for edge in shifted]).amax(0)
-    return total + config.edge_weight * (1 - likeness)
-
-
-def _edges(image: Tensor) -> Tensor:
-    """Gradients [N,2,r,r] of the slightly blurred brightness, of length < 1: strong ones are all alike."""
-    blurred = F.avg_pool2d(image.mean(1, keepdim=True), 3, 1, 1, count_include_pad=False)
-    padded = F.pad(blurred, (1, 1, 1, 1), mode="replicate")
-    dx = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
-    dy = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
-    return torch.cat([dx, dy], 1) / (dx.square() + dy.square() + _WEAK_EDGE**2).sqrt()
-
-
-def _correlation(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """Cosine of two fields [N,C,r,r] under a weight [1,1,r,r]: [N]."""
-    norms = (a.square() * weight).sum((1, 2, 3)) * (b.square() * weight).sum((1, 2, 3))
-    return (a * b * weight).sum((1, 2, 3)) / norms.clamp_min(1e-12).sqrt()

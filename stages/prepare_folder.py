@@ -77,7 +77,7 @@ def prepare(request: PrepareRequest, image: Path, out: Path, generator: Any = No
         raise InputError(f"{image}: {error}") from error
     height, width = inputs.photo.shape[-2:]
     pictures |= {IMAGE: outputs.original, MASK: outputs.foreground}
-    label = outputs.initial_camera.labels()[0].tolist()
+    label = outputs.label_camera.labels()[0].tolist()
     with atomic_folder(out) as temporary:
         for name, picture in pictures.items():
             write_png(temporary / name, picture)

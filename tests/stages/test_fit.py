@@ -208,6 +208,49 @@ def test_an_occluder_that_is_masked_does_not_bend_the_geometry(context, target, 
     assert (bent - clean).abs().max() > 1e-3
 
 
+def test_a_mirrored_border_pulls_at_nothing(context, target, pivot: Pivot):
+    """What lies beyond the photo's border was made up: neither its colours nor its silhouette may count."""
+    w, camera, image, foreground = target
+    valid = torch.ones_like(foreground)
+    valid[..., :12] = 0
+    spoilt = image * valid - 0.7 * (1 - valid)
+    filled = torch.maximum(foreground, 1 - valid)
+
+    def fresh():
+        return replace(context, rng=torch.Generator().manual_seed(0))
+
+    def fit(picture, matte, known):
+        inputs = replace(latent_inputs((w, camera, picture, matte)), valid=known)
+        config = replace(FAST, steps=8, difference_from=0.5, difference_threshold=0.05)
+        return latent.run(inputs, config, fresh())
+
+    clean, masked, pulled = fit(image, foreground, valid), fit(spoilt, filled, valid), fit(spoilt, filled, None)
+    torch.testing.assert_close(masked.pivot_w, clean.pivot_w)
+    torch.testing.assert_close(masked.camera.labels(), clean.camera.labels())
+    assert not masked.difference_mask[..., :12].any() and (pulled.pivot_w - clean.pivot_w).abs().max() > 1e-3
+
+    def depth(picture, known):
+        inputs = replace(coarse_inputs((w, camera, picture, foreground), pivot), valid=known)
+        return coarse.run(inputs, QUICK, fresh()).input_depth
+
+    torch.testing.assert_close(depth(spoilt, valid), depth(image, valid))
+    assert (depth(spoilt, None) - depth(image, valid)).abs().max() > 1e-3
+
+
+def test_an_uncertain_camera_may_go_further(context, target):
+    """The photo asks for the true camera, the prior for the wrong one that was found; the latent is right already."""
+    generator = copy.deepcopy(context.generator)
+    generator.mean_w = lambda *_: target[0].clone()
+    wrong = generator.spec.orbit(0.25 + math.radians(6), 0.1)
+    config = replace(FAST, steps=40, learning_rate=0.02, camera_rate=5.0, w_noise=0.0, w_plus_from=2.0)
+    turns = []
+    for confidence in (1.0, 0.2):
+        inputs = replace(latent_inputs(target, wrong), camera_confidence=confidence)
+        out = latent.run(inputs, config, replace(context, generator=generator))
+        turns.append(float(out.camera.angle_to(wrong)))
+    assert turns[1] > 1.2 * turns[0] > 0
+
+
 def test_coarse_stops_when_close_enough(context, target, pivot: Pivot):
     rows = []
     recording = replace(context, record=lambda **row: rows.append(row))

@@ -1,0 +1,124 @@
+"""The camera of an aligned photo in which no landmarks can be found: by comparison with the generator's mean head."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pmv.camera import Camera
+from pmv.images import resize
+from stages.context import Context
+
+if TYPE_CHECKING:
+    from stages.prepare import PrepareConfig
+
+_WEAK_EDGE = 0.05
+"""Brightness step over two pixels, image units [-1,1], below which an edge fades into noise."""
+
+
+def find_camera(image: Tensor, foreground: Tensor, config: "PrepareConfig", context: Context) -> Camera:
+    """The direction from which the mean head looks most like the photo; radius, pivot and focal length are the
+    generator's.
+
+    Args:
+        image: [1,3,S,S]; foreground: [1,1,S,S].
+
+    Returns:
+        Camera, batch of 1, on the generator's orbit, with a roll, as a label has it: before the generator's own shift.
+    """
+    generator, spec = context.generator, context.generator.spec
+    with torch.no_grad():
+        w = generator.mean_w()
+        planes = generator.planes(w)
+
+    side = min(config.search_resolution, spec.neural_resolution, image.shape[-1])
+    target, mask = resize(image, side), resize(foreground, side)
+
+    def score(angles: Tensor) -> Tensor:
+        yaw, pitch, roll = angles.unbind(-1)
+        camera = generator.photo_camera(Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll))
+        out = generator.render(planes, w, camera, side)
+        value = view_score(out.raw, out.alpha if spec.has_alpha else None, target, mask, config)
+        unlikely = (yaw.rad2deg() / config.prior_yaw).square() + (pitch.rad2deg() / config.prior_pitch).square()
+        return value + config.prior_weight * unlikely / 2
+
+    def grid(extent: float, steps: int) -> Tensor:
+        return torch.linspace(-extent, extent, steps).deg2rad() if steps > 1 else torch.zeros(1)
+
+    yaws, pitches = (
+        grid(config.search_yaw, config.search_yaw_steps),
+        grid(config.search_pitch, config.search_pitch_steps),
+    )
+    pairs = torch.cartesian_prod(yaws, pitches)
+    starts = F.pad(pairs, (0, 1)).to(image.device)
+    with context.progress(len(starts) + config.search_keep * config.refine_steps, "camera") as bar:
+        scores = []
+        with torch.no_grad():
+            for some in starts.split(8):
+                scores.append(score(some))
+                bar.update(len(some))
+        scores = torch.cat(scores)
+        best, best_score = starts[scores.argmin()], scores.min().item()
+        for start in starts[scores.argsort()[: config.search_keep]]:
+            angles = start[None].clone().requires_grad_(True)
+            optimizer = torch.optim.Adam([angles], lr=float(np.deg2rad(config.refine_rate)))
+            for step in range(config.refine_steps + 1):
+                value = score(angles)
+                if value.item() < best_score:
+                    best, best_score = angles.detach()[0].clone(), value.item()
+                if step == config.refine_steps:
+                    break
+                optimizer.zero_grad()
+                value.sum().backward()
+                optimizer.step()
+                bar.update(1)
+    context.record(camera_score=best_score)
+    yaw, pitch, roll = best.unbind()
+    return Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll)
+
+
+def view_score(view: Tensor, alpha: Tensor | None, target: Tensor, mask: Tensor, config: "PrepareConfig") -> Tensor:
+    """How unlike a photo a view of the mean head is; 0 = equal. Differentiable.
+
+    Two terms: 1 − IoU of the silhouettes (where the generator has an alpha), and 1 − correlation of the edges of eyes,
+    nose and mouth. Edges count by direction more than by strength, because skin and light of the mean head are not the
+    photo's; of all shifts up to `config.shift` the best counts, because features lie elsewhere in every face.
+
+    Args:
+        view [N,3,r,r], alpha [N,1,r,r] or None; target [1,3,r,r], mask [1,1,r,r].
+
+    Returns:
+        [N].
+    """
+    total = view.new_zeros(len(view))
+    if alpha is not None:
+        shared = torch.minimum(alpha, mask).sum((1, 2, 3))
+        either = torch.maximum(alpha, mask).sum((1, 2, 3))
+        total = config.silhouette_weight * (1 - shared / either.clamp_min(1e-6))
+    side = view.shape[-1]
+    x = torch.linspace(-0.5, 0.5, side, device=view.device)
+    # the face carries the direction; hair and shoulders differ between people
+    face = mask * torch.exp(-(x.square()[None, :] + (x - 0.05).square()[:, None]) / (2 * 0.15**2))
+    edges, wanted = _edges(view), _edges(target)
+    reach = round(config.shift * side)
+    padded = F.pad(edges, (reach,) * 4, mode="replicate")
+    shifted = (padded[..., i : i + side, j : j + side] for i in range(2 * reach + 1) for j in range(2 * reach + 1))
+    likeness = torch.stack([_correlation(edge, wanted, face) for edge in shifted]).amax(0)
+    return total + config.edge_weight * (1 - likeness)
+
+
+def _edges(image: Tensor) -> Tensor:
+    """Gradients [N,2,r,r] of the slightly blurred brightness, of length < 1: strong ones are all alike."""
+    blurred = F.avg_pool2d(image.mean(1, keepdim=True), 3, 1, 1, count_include_pad=False)
+    padded = F.pad(blurred, (1, 1, 1, 1), mode="replicate")
+    dx = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
+    dy = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
+    return torch.cat([dx, dy], 1) / (dx.square() + dy.square() + _WEAK_EDGE**2).sqrt()
+
+
+def _correlation(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """Cosine of two fields [N,C,r,r] under a weight [1,1,r,r]: [N]."""
+    norms = (a.square() * weight).sum((1, 2, 3)) * (b.square() * weight).sum((1, 2, 3))
+    return (a * b * weight).sum((1, 2, 3)) / norms.clamp_min(1e-12).sqrt()
