@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from pmv.errors import AssetsError
+from pmv.portrait.crop import five_points, tilt
 from pmv.portrait.photo import Photo, sample
 
 MEND = "pip install --no-deps mediapipe==0.10.21"
@@ -29,7 +30,7 @@ _FILES = {
 _DETECTOR_SIDE, _MESH_SIDE = 128, 192
 _LANDMARKS = 468
 _SURE = 0.88  # a score that no face reaches on its head
-_EYE_CORNERS = (33, 263)  # the outer ones: the face's right (on the left of a frontal picture), its left
+_APART = 0.035  # distance of a look from the mirrored one, in face sizes, from which the mesh does not lie right
 _MARGIN = 1.5  # width of what Face Mesh is shown, in widths of the face
 
 
@@ -41,11 +42,18 @@ class Face:
         box: [4] left, top, right, bottom in pixels of the photo.
         score: the detector's, in [0,1].
         keypoints: [6,2] in pixels of the photo: right eye, left eye, nose tip, mouth, right ear, left ear.
+        others: what the detector also took this face for when it looked at the turned photo.
     """
 
     box: np.ndarray
     score: float
     keypoints: np.ndarray
+    others: tuple["Face", ...] = ()
+
+    def scaled(self, factor: float) -> "Face":
+        """The same face in a photo that is `factor` times as large."""
+        others = tuple(face.scaled(factor) for face in self.others)
+        return Face(self.box * factor, self.score, self.keypoints * factor, others)
 
     @property
     def size(self) -> float:
@@ -141,14 +149,17 @@ def detect_faces(image: np.ndarray, threshold: float = 0.7) -> list[Face]:
     """
     height, width = image.shape[:2]
     best: list[Face] = []
+    all_faces: list[Face] = []
     for turns in (0, 1, 3, 2):
         found = _detect_upright(np.ascontiguousarray(np.rot90(image, turns)), threshold)
         faces = [_turned_back(face, turns, width, height) for face in found]
+        all_faces += faces
         if max((f.score for f in faces), default=0.0) > max((f.score for f in best), default=0.0):
             best = faces
         if turns == 0 and any(face.score > _SURE for face in faces):
             break
-    return best
+    alike = [[f for f in all_faces if f is not face and _overlap(f.box, face.box) > 0.4] for face in best]
+    return [replace(face, others=tuple(sorted(some, key=lambda f: -f.score))) for face, some in zip(best, alike)]
 
 
 def _turned_back(face: Face, turns: int, width: int, height: int) -> Face:
@@ -238,15 +249,9 @@ def find_landmarks(photo: Photo, face: Face, partner: np.ndarray, looks: int = 1
         photo: what the face was found in.
         face: in pixels of the photo.
         partner: [468], the landmark at the mirrored place of each (`pmv.portrait.face_model`).
-        looks: how many to average; the framing is found in two further ones before.
+        looks: how many to average; the framing is found in a few further ones before.
     """
-    box = face.box.reshape(2, 2)
-    x, y = face.keypoints[1] - face.keypoints[0]
-    frame = box.mean(0), float((box[1] - box[0]).max()) * _MARGIN, float(np.arctan2(y, x))
-    for _ in range(2):
-        points, _ = _look(photo, *frame)
-        frame = _frame_of(points)
-    centre, side, angle = frame
+    centre, side, angle = _framing(photo, face, partner)
     answers, presence = [], []
     for k in range(looks):
         phase = 2 * np.pi * (k // 2) / max(looks // 2, 1)
@@ -260,10 +265,35 @@ def find_landmarks(photo: Photo, face: Face, partner: np.ndarray, looks: int = 1
     return replace(found, spread=spread)
 
 
+def _framing(photo: Photo, face: Face, partner: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Centre, side and angle of the square in which a look at a face and the mirrored one agree best.
+
+    The detector's answer is enough for most faces. Of a profile, or of a small one, it may not know which way is up:
+    then the other three are tried, and what the detector saw in the turned photo.
+    """
+    best, highest = None, -np.inf
+    for quarters in (0, 1, 3, 2):
+        for seen in (face, *face.others):
+            low, high = seen.box.reshape(2, 2)
+            upright = np.radians(tilt(seen.keypoints[[0, 1, 2, 3, 3]]) + 90 * quarters)
+            frame = (low + high) / 2, float((high - low).max()) * _MARGIN, float(upright)
+            for _ in range(2):
+                frame = _frame_of(_look(photo, *frame)[0])
+            points, sure = _look(photo, *frame)
+            mirrored, sure_too = _look(photo, *frame, partner)
+            apart = np.linalg.norm(points - mirrored, axis=1).mean() / max(np.ptp(points, axis=0).max(), 1e-6)
+            quality = min(sure, sure_too) - float(apart) / _APART
+            if quality > highest:
+                best, highest = frame, quality
+            if quality > 0:
+                return frame
+    assert best is not None
+    return best
+
+
 def _frame_of(points: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Centre, side and angle of the square that Face Mesh is shown, around a mesh and upright by its eyes."""
-    x, y = points[_EYE_CORNERS[1]] - points[_EYE_CORNERS[0]]
-    angle = np.arctan2(y, x)
+    """Centre, side and angle of the square that Face Mesh is shown, around a mesh and upright."""
+    angle = np.radians(tilt(five_points(points)))
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     upright = points @ turn.T
     low, high = upright.min(0), upright.max(0)
