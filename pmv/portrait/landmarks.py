@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from pmv.errors import AssetsError
-from pmv.portrait.crop import five_points, tilt
+from pmv.portrait.crop import tilt
 from pmv.portrait.photo import Photo, sample
 
 MEND = "pip install --no-deps mediapipe==0.10.21"
@@ -30,6 +30,7 @@ _FILES = {
 _DETECTOR_SIDE, _MESH_SIDE = 128, 192
 _LANDMARKS = 468
 _SURE = 0.88  # a score that no face reaches on its head
+_EYE_CORNERS = (33, 263)  # the outer ones: the face's right (on the left of a frontal picture), its left
 _APART = 0.035  # distance of a look from the mirrored one, in face sizes, from which the mesh does not lie right
 _MARGIN = 1.5  # width of what Face Mesh is shown, in widths of the face
 
@@ -292,8 +293,9 @@ def _framing(photo: Photo, face: Face, partner: np.ndarray) -> tuple[np.ndarray,
 
 
 def _frame_of(points: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Centre, side and angle of the square that Face Mesh is shown, around a mesh and upright."""
-    angle = np.radians(tilt(five_points(points)))
+    """Centre, side and angle of the square that Face Mesh is shown, around a mesh and upright by its eyes."""
+    x, y = points[_EYE_CORNERS[1]] - points[_EYE_CORNERS[0]]
+    angle = np.arctan2(y, x)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     upright = points @ turn.T
     low, high = upright.min(0), upright.max(0)
