@@ -12,8 +12,9 @@ worse. The correction for turned heads (`FaceModel.turn_table`) is learned from 
 
 import json
 import math
-import platform
+import os
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,20 +26,22 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from pmv.artifacts import write_json
-from pmv.camera import Camera
+from pmv.camera import EG3D_FOCAL, Camera
 from pmv.generators import load_generator
 from pmv.images import read_bytes
 from pmv.portrait.align import align_landmarks, choose_face, find_faces
 from pmv.portrait.crop import FRAMINGS, apply, corners, eg3d_crop, five_points, invert
-from pmv.portrait.face_model import FaceModel, Sample, fit_face_model
+from pmv.portrait.face_model import FaceModel, Sample, fit_face_model, project
 from pmv.portrait.landmarks import find_landmarks
 from pmv.portrait.photo import Photo, from_tensor
 from pmv.portrait.pose import find_camera
+from stages.runner import cpu_name
 
 OUT = Path(__file__).resolve().parent / "results" / "portrait_camera.json"
 COPIES = ((0, 1.0), (0, 0.4), (15, 1.5), (-40, 0.8), (90, 1.2), (180, 1.0))
 """Degrees and scale of the copies in larger canvases."""
 _YAWS = (0, 15, 30, 40, 45, 50, 55, 60, 65)
+_FRAMING_YAWS = (0, 20, 40)
 _SIZE = 512
 _UPRIGHT = 8.0
 
@@ -96,25 +99,72 @@ def _error(camera: Camera, truth: Camera, matrix: np.ndarray, place: np.ndarray)
     return float(degrees), float(abs(np.linalg.norm(position) - np.linalg.norm(there)))
 
 
-def turn_table(model: FaceModel, heads: int) -> np.ndarray:
-    """[T,4] as of `FaceModel`, from renders of the embedded generator: what the found cameras of one head seen from
-    several yaws lack against each other, the median over heads.
-    """
+def rendered_heads(heads: int, yaws: Sequence[int]) -> Iterator[dict[int, tuple[Camera, Photo]]]:
+    """For each of some random heads of the embedded generator: yaw in degrees → the camera and what it sees."""
     generator = load_generator("heads")
     rng = torch.Generator().manual_seed(11)
-    found: dict[int, list[np.ndarray]] = {yaw: [] for yaw in _YAWS}
     for _ in range(heads):
+        views = {}
         with torch.no_grad():
             z = torch.randn(1, generator.spec.z_dim, generator=rng)
             w = generator.map(z, generator.spec.canonical_camera, truncation=0.8)
             planes = generator.planes(w)
-        poses = {}
-        for yaw in _YAWS:
-            camera = generator.spec.orbit(math.radians(yaw), 0.0)
-            with torch.no_grad():
+            for yaw in yaws:
+                camera = generator.spec.orbit(math.radians(yaw), 0.0)
                 image = generator.render(planes, w, camera).image
-            pixels = ((image[0].clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).numpy()
-            photo = Photo(cv2.resize(pixels, (_SIZE, _SIZE), interpolation=cv2.INTER_CUBIC))
+                pixels = ((image[0].clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).numpy()
+                views[yaw] = camera, Photo(cv2.resize(pixels, (_SIZE, _SIZE), interpolation=cv2.INTER_CUBIC))
+        yield views
+
+
+def heads_framing(model: FaceModel, heads: int) -> dict[str, Any]:
+    """What `FRAMINGS["heads"]` ought to be, from renders of the embedded generator.
+
+    Returns:
+        width, middle and turn as of `Framing`, and how far single renders are from them: width (relative), middle (in
+        picture widths) and turn (degrees), root mean square.
+    """
+    widths, turns, rays, centres = [], [], [], []
+    for views in rendered_heads(heads, _FRAMING_YAWS):
+        for camera, photo in views.values():
+            faces = find_faces(photo)
+            if not faces:
+                continue
+            points = find_landmarks(photo, faces[0], model.partner).points
+            matrix = eg3d_crop(five_points(points), _SIZE, 180.0)
+            rotation, position = _pose(find_camera(apply(matrix, points) / _SIZE, model).camera)
+            centre = apply(matrix, np.array([_SIZE / 2, _SIZE / 2])) / _SIZE
+            direction = rotation @ [*((centre - 0.5) / EG3D_FOCAL), 1.0]
+            away = np.eye(3) - np.outer(direction, direction) / (direction @ direction)
+            widths.append(float(np.sqrt(np.linalg.det(matrix[:, :2]))))
+            turns.append(Rotation.from_matrix(_pose(camera)[0] @ rotation.T).as_rotvec(degrees=True)[0])
+            rays.append((away, away @ position))
+            centres.append((rotation, position, centre))
+    # the point nearest to all rays through the pictures' middles; a head is symmetric
+    matrices, vectors = (np.sum([ray[k] for ray in rays], axis=0) for k in (0, 1))
+    y, z = np.linalg.solve(matrices[1:, 1:], vectors[1:])
+    middle = np.array([0.0, y, z])
+    apart = [project(middle[None], rotation, position)[0] - centre for rotation, position, centre in centres]
+    width, turn = float(np.median(widths)), float(np.median(turns))
+    return {
+        "renders": len(widths),
+        "width": width,
+        "middle": middle.tolist(),
+        "turn": turn,
+        "width_rms": float(np.sqrt(np.mean((np.array(widths) / width - 1) ** 2))),
+        "middle_rms": float(np.sqrt(np.mean(np.square(apart).sum(1)))),
+        "turn_rms": float(np.sqrt(np.mean((np.array(turns) - turn) ** 2))),
+    }
+
+
+def turn_table(model: FaceModel, heads: int) -> np.ndarray:
+    """[T,4] as of `FaceModel`, from renders of the embedded generator: what the found cameras of one head seen from
+    several yaws lack against each other, the median over heads.
+    """
+    found: dict[int, list[np.ndarray]] = {yaw: [] for yaw in _YAWS}
+    for views in rendered_heads(heads, _YAWS):
+        poses = {}
+        for yaw, (camera, photo) in views.items():
             faces = find_faces(photo)
             if faces:
                 uv = find_landmarks(photo, faces[0], model.partner).points / _SIZE
@@ -140,10 +190,15 @@ def _summary(rows: list[dict[str, float]], name: str, middle: Any = np.mean) -> 
 @click.argument("portraits", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--out", type=click.Path(path_type=Path), default=OUT, show_default=True, help="JSON to write.")
 @click.option("--write-model", type=click.Path(path_type=Path), help="Learn from all portraits and write the .npz.")
-@click.option("--heads", type=int, default=14, show_default=True, help="Rendered heads, with --write-model.")
-def main(portraits: Path, out: Path, write_model: Path | None, heads: int) -> None:
+@click.option("--framing", is_flag=True, help="Only tell what the embedded generator's framing ought to be.")
+@click.option("--heads", type=int, default=14, show_default=True, help="Rendered heads, for the two above.")
+def main(portraits: Path, out: Path, write_model: Path | None, framing: bool, heads: int) -> None:
     """Measure crop and camera on PORTRAITS, leave-one-out."""
     shipped = FaceModel.load()
+    if framing:
+        click.echo(json.dumps(heads_framing(shipped, heads), indent=1))
+        click.echo(f"shipped: {FRAMINGS['heads']}")
+        return
     truth = _labels(portraits, "dataset_eg3d.json")
     photos = {name: from_tensor(read_bytes(portraits / name)[0]) for name in truth}
     found, samples = {}, {}
@@ -210,7 +265,7 @@ def main(portraits: Path, out: Path, write_model: Path | None, heads: int) -> No
     write_json(
         out,
         {
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "machine": f"{cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
             "opencv": cv2.__version__,
             "summary": summary,
             "portraits": {name: row for name, row in zip(names, as_given)},

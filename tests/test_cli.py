@@ -155,6 +155,14 @@ def test_a_portrait_becomes_a_head_and_survives_signals(work: Path, pmv: Callabl
     code, _, error = pmv("render", "reference", "--frames", "3", "--out", "turn.mp4")
     assert code == 0 and (work / "turn.mp4").stat().st_size > 500, error
 
+    code, out, error = pmv("render", "reference", "--uncrop", "--out", "back.png")
+    assert (code, out) == (0, "back.png\n"), error
+    back, photo = (np.array(Image.open(work / name)).astype(int) for name in ("back.png", "head.png"))
+    outside = np.array(Image.open(work / "mask.png").convert("L")) == 0
+    assert back.shape == photo.shape and np.array_equal(back[outside], photo[outside]), "the photo's own bytes"
+    assert (back != photo).any(), "the head is the run's"
+    assert pmv("render", "reference", "--uncrop", "--out", "back.mp4")[0] == 2
+
     before = hashes(run)
     code, _, error = pmv("edit", "reference", "--set", "smile=+1")
     assert code == 2 and "tiny.safetensors: has no attribute directions" in error

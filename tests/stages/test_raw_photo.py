@@ -2,8 +2,10 @@
 landmarks that are known, so that these tests run without them.
 """
 
+import json
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,16 @@ import stages.prepare
 from pmv.camera import Camera
 from pmv.errors import AssetsError, InputError, PhotoError
 from pmv.generators import EG3DGenerator, PanoHeadGenerator
+from pmv.images import read_image, read_mask, write_png
 from pmv.portrait.align import shipped_model
 from pmv.portrait.crop import apply, five_points
 from pmv.portrait.face_model import project
 from pmv.portrait.landmarks import Face, Landmarks
 from stages.context import Context
+from stages.folder import Sources
 from stages.prepare import PrepareConfig, PrepareInputs, PrepareOutputs, run
+from stages.prepare_folder import PrepareRequest
+from stages.prepare_folder import prepare as prepare_folder
 
 TRUTH = Camera.orbit(0.2, -0.1, pivot=(0, 0, 0.15))
 CONFIG = PrepareConfig(crop="eg3d", matte="grabcut", composite="never")
@@ -161,19 +167,54 @@ def test_what_contradicts_itself_is_refused(
 
 
 def test_without_networks_a_photo_that_must_be_cropped_says_how_to_get_them(
-    context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path
+    context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     monkeypatch.setenv("PMV_MEDIAPIPE", str(tmp_path))
-    with pytest.raises(AssetsError, match="400×300 pixels and must be cropped .* pip install --no-deps mediapipe"):
+    with pytest.raises(AssetsError, match=r"400×300 pixels and must be cropped .* pip install --no-deps mediapipe"):
         prepare(context, photo(300, 400))
 
 
 def test_a_camera_is_told_as_a_label_and_as_the_generator_stands(
     context: Context, tiny_panohead: PanoHeadGenerator, crowd: Crowd
 ):
-    """PanoHead stands where it has learned to; what `pmv prepare` writes must not be moved once more when it is read."""
+    """PanoHead stands where it has learned to; a camera that `pmv prepare` wrote must not be moved once more."""
     crowd.places = [seen(400, 150, 320)]
     out = prepare(replace(context, generator=tiny_panohead), photo(700, 1120))
     moved = tiny_panohead.photo_camera(out.label_camera)
     torch.testing.assert_close(out.initial_camera.labels(), moved.labels())
     assert not torch.equal(out.label_camera.labels(), moved.labels())
+
+
+def test_prepare_leaves_a_folder_that_invert_takes(tiny_generator: EG3DGenerator, crowd: Crowd, tmp_path: Path):
+    crowd.places = [seen(-40, 60, 320)]
+    write_png(tmp_path / "me.png", photo(480, 640)[0].permute(1, 2, 0).numpy())
+    mask = np.zeros((480, 640, 3), np.uint8)
+    mask[100:, 20:280] = 255
+    write_png(tmp_path / "white.png", mask)
+    settings = ("prepare.resolution=64", "prepare.crop=eg3d", "run.device=cpu")
+    request = PrepareRequest(settings=settings, mask=tmp_path / "white.png")
+    out = prepare_folder(request, tmp_path / "me.png", tmp_path / "new" / "me", tiny_generator)
+    names = ["camera.json", "camera_mean_head.png", "crop.json", "image.png", "mask.png", "valid.png"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    crop = json.loads((out / "crop.json").read_text())
+    assert (crop["width"], crop["height"], np.shape(crop["matrix"])) == (640, 480, (2, 3))
+    camera = json.loads((out / "camera.json").read_text())
+    assert len(camera["label"]) == 25 and camera["confidence"] > 0.7
+    image, valid = read_image(out / "image.png")[0], read_mask(out / "valid.png")
+    assert image.shape == (1, 3, 64, 64) and valid[..., 0].max() == 0 and valid[..., 40].min() == 1
+    # the crop says where a pixel of the picture lies in the photo, whose red tells x
+    there = (40.5 - crop["matrix"][0][2]) / crop["matrix"][0][0]
+    assert (image[0, 0, 20, 40] + 1) * 127.5 == pytest.approx(200 * there / 640 + 50, abs=2)
+    taken = Sources(out / "image.png", out / "mask.png", out / "camera.json").read()
+    torch.testing.assert_close(taken["photo_camera"].labels()[0], torch.tensor(camera["label"]))
+    again = run(
+        PrepareInputs(taken["photo"], taken["photo_mask"], taken["photo_camera"]),
+        CONFIG,
+        Context(tiny_generator, torch.device("cpu"), torch.Generator(), lambda a, b, mask=None: a),
+    )
+    assert again.camera_confidence == 1.0 and again.valid is None
+    # once more into the same folder: what is no longer made is gone
+    crowd.places = [seen(200, 60, 320)]
+    prepare_folder(request, tmp_path / "me.png", out, tiny_generator)
+    assert sorted(path.name for path in out.iterdir()) == names[:-1]
+    assert [path.name for path in out.parent.iterdir()] == ["me"], "nothing else is left"
