@@ -47,6 +47,35 @@ def test_the_chosen_face_is_the_largest_or_the_one_of_a_number():
         choose_face([])
 
 
+@pytest.mark.parametrize("up", [0, 90, 170, -95])
+@pytest.mark.parametrize("told", [0, 60])
+def test_the_framing_is_tried_until_a_look_and_its_mirror_agree(up: int, told: int, monkeypatch: pytest.MonkeyPatch):
+    """A network that knows a face only within 40° of upright, and a detector that does not know which way that is."""
+    rng = np.random.default_rng(0)
+    mesh = rng.normal(size=(468, 2)) * 40
+    mesh[list(landmarks._EYE_CORNERS)] = [[-50, -30], [50, -30]]
+    turn = np.array(
+        [[np.cos(np.radians(up)), -np.sin(np.radians(up))], [np.sin(np.radians(up)), np.cos(np.radians(up))]]
+    )
+    looks = []
+
+    def look(photo, centre, side, angle, partner=None):
+        off = (np.degrees(angle) - up + 180) % 360 - 180
+        looks.append(off)
+        known = abs(off) < 40
+        return (mesh @ turn.T + [200, 150] + (0 if known else rng.normal(size=(468, 2)) * 60)), 0.99 if known else 0.8
+
+    monkeypatch.setattr(landmarks, "_look", look)
+    a = np.radians(told)
+    eyes_and_mouth = np.array([[-30, -30], [30, -30], [0, 0], [0, 30], [-50, 0], [50, 0]])
+    keypoints = eyes_and_mouth @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]]) + [200, 150]
+    face = Face(np.array([150.0, 100, 250, 200]), 0.9, keypoints)
+    found = landmarks._framing(PLAIN, face, np.arange(468))
+    assert abs((np.degrees(found[2]) - up + 180) % 360 - 180) < 40 and np.abs(found[0] - [200, 150]).max() < 40
+    if abs(up - told) < 40:
+        assert len(looks) == 4, "a detector that is right costs no more"
+
+
 @needs_networks
 @pytest.mark.parametrize("degrees, scale", [(0, 1.0), (25, 0.5), (90, 0.8), (180, 1.1)])
 def test_landmarks_follow_a_face_wherever_it_lies(degrees: float, scale: float):
