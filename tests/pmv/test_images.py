@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from pmv.errors import InputError
 from pmv.images import read_image, read_mask, resize, to_uint8, write_png
@@ -61,6 +62,36 @@ def test_sixteen_bits_are_not_clipped(tmp_path: Path):
     Image.fromarray(grey).save(tmp_path / "a.png")
     image, _ = read_image(tmp_path / "a.png")
     np.testing.assert_allclose(image[0, 0].numpy(), grey / 65535 * 2 - 1, atol=1e-6)
+
+
+def test_colour_tiffs_of_sixteen_bits_are_read(tmp_path: Path, pixels: np.ndarray):
+    cv2.imwrite(str(tmp_path / "deep.tiff"), pixels[:, :, ::-1].astype(np.uint16) * 257)
+    image, _ = read_image(tmp_path / "deep.tiff")
+    np.testing.assert_allclose(to_uint8(image)[0], pixels, atol=1)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_an_animation_gives_its_first_frame(tmp_path: Path, suffix: str):
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue", "lime")]
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], duration=100)
+    image, _ = read_image(tmp_path / f"a.{suffix}")
+    assert image.shape == (1, 3, 6, 8) and np.abs(to_uint8(image)[0].astype(int) - [255, 0, 0]).max() < 6
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_colours_are_brought_from_the_files_profile_to_srgb(tmp_path: Path, alpha: bool):
+    """A profile in which red and blue have changed places."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for old, new in ((b"rXYZ", b"----"), (b"bXYZ", b"rXYZ"), (b"----", b"bXYZ")):
+        profile = profile.replace(old, new, 1)
+    profile = profile.replace("sRGB".encode("utf-16-be"), "odd ".encode("utf-16-be"))
+    picture = Image.new("RGBA" if alpha else "RGB", (8, 6), (255, 0, 0, 90) if alpha else (255, 0, 0))
+    picture.save(tmp_path / "odd.png", icc_profile=profile)
+    image, mask = read_image(tmp_path / "odd.png")
+    assert np.abs(to_uint8(image)[0].astype(int) - [0, 0, 255]).max() < 4
+    assert (mask is not None) == alpha
+    picture.save(tmp_path / "broken.png", icc_profile=profile[:90])
+    assert np.abs(to_uint8(read_image(tmp_path / "broken.png")[0])[0].astype(int) - [255, 0, 0]).max() < 1
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "empty", "text", "truncated", "pixel"])
