@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fakes
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,7 @@ from pmv.errors import InputError
 from pmv.overlay import Placement
 from stages.edit_list import Edit, group_options, load_edits, save_edits
 from stages.folder import RunFolder, Sources
+from tests.stages import fakes
 
 
 @pytest.fixture

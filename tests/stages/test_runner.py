@@ -8,7 +8,6 @@ import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import fakes
 import numpy as np
 import pytest
 import torch
@@ -20,6 +19,7 @@ from stages.config import GeneratorConfig, RunConfig, load_config, plain, preset
 from stages.folder import RunFolder, Sources
 from stages.runner import Runner, stage_seed
 from stages.table import TABLE, origins
+from tests.stages import fakes
 
 ROOT = Path(__file__).resolve().parents[2]
 
