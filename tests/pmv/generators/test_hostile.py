@@ -107,7 +107,7 @@ def test_from_the_command_line(name, command, tmp_path, no_witness, capsys, monk
     path.write_bytes(FILES[name][1])
     extra = {"convert": [tmp_path / "out.safetensors"], "inspect": [], "verify": [tmp_path / "io.npz"]}[command]
     if command == "verify":
-        ones = np.ones((1, 1), np.float32)
+        ones, more = np.ones((1, 1), np.float32), np.ones((1, 1, 1), np.float32)
         np.savez(tmp_path / "io.npz", z=ones, c=ones, ws=more, points=more)
     before = sorted(tmp_path.iterdir())
     monkeypatch.setattr(sys, "argv", ["pmv", command, str(path), *map(str, extra)])
