@@ -213,9 +213,9 @@ def check_config(config: EG3DConfig, source: str) -> None:
     Raises:
         CheckpointError: one is of another type, not finite, or beyond what is reasonable.
     """
-    for holder in (config, config.super_resolution if isinstance(config.head, SuperResolutionHead) else None):
-        hints = get_type_hints(type(holder)) if holder is not None else {}
-        for field in fields(holder) if holder is not None else ():
+    for holder in (config, config.head) if isinstance(config.head, SuperResolutionHead) else (config,):
+        hints = get_type_hints(type(holder))
+        for field in fields(holder):
             value = getattr(holder, field.name)
             least, most = _LIMITS.get(field.name, (-math.inf, math.inf))
             number = value if isinstance(value, int | float) else least

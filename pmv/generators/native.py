@@ -21,6 +21,7 @@ from pmv.generators.families import FAMILIES, assemble, check_config
 FORMAT = 1
 _OWN = ("format", "family", "config", "parameters", "sha256")
 """Entries of the JSON that are said of every checkpoint; the rest are notes."""
+_MAX_DESCRIPTION = 16 << 20
 
 
 def save_generator(
@@ -102,6 +103,8 @@ def read_description(path: Path) -> tuple[dict[str, Any], EG3DConfig]:
     if not description_path.is_file():
         raise CheckpointError(f"{path}: {description_path.name} must lie beside it; it holds the generator's shape")
     try:
+        if description_path.stat().st_size > _MAX_DESCRIPTION:
+            raise CheckpointError(f"longer than any description ({_MAX_DESCRIPTION >> 20} MiB)")
         description = json.loads(description_path.read_text(encoding="utf-8"))
         family, version = description["family"], description["format"]
         known = version == FORMAT and family in FAMILIES
