@@ -54,10 +54,13 @@ def test_converts_there_and_back_without_a_bit_lost(name, tmp_path):
     assert official.keys() == state.keys()
     for key, tensor in official.items():
         assert state[key].dtype == tensor.dtype and torch.equal(state[key], tensor), key
-    first, *others = load_generator(source), load_generator(native), load_generator(plain, like=native)
+    first, second = load_generator(source), load_generator(native)
+    assert second.config == first.config
     w = first.mean_w(8)
+    camera = first.spec.canonical_camera
     with torch.no_grad():
-        image = first.render(first.planes(w), w, first.spec.canonical_camera, 16).image
-        for other in others:
-            assert other.config == first.config
-            assert torch.equal(other.render(other.planes(w), w, other.spec.canonical_camera, 16).image, image)
+        if first.spec.resolution > 128:  # super-resolution to 512² takes many seconds
+            views = [g.march(g.planes(w), camera, 32, None)[0] for g in (first, second)]
+        else:
+            views = [g.render(g.planes(w), w, camera, 32).image for g in (first, second)]
+    assert torch.equal(*views)
