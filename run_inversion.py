@@ -216,6 +216,7 @@ def convert(checkpoint: str, out: Path, like: str | None) -> None:
     """
     from pmv.generators.convert import convert_checkpoint
 
+    _log_to_stderr()
     convert_checkpoint(checkpoint, out, like)
     click.echo(out)
 
@@ -248,6 +249,7 @@ def verify(checkpoint: str, reference: Path, tolerance: float, like: str | None)
     from pmv.generators import load_generator
     from pmv.generators.verify import read_reference, relative_errors, tolerance_of
 
+    _log_to_stderr()
     arrays = read_reference(reference)
     errors = relative_errors(load_generator(checkpoint, like=like), arrays)
     for name, error in errors.items():

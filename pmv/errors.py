@@ -31,6 +31,17 @@ class AssetsError(PmvError):
     """Data that pmv needs from elsewhere (MakeHuman assets, pretrained weights) is missing or incomplete."""
 
 
+def shown(value: object, most: int = 100) -> str:
+    """A value from a file as it may stand in a message: short, and nothing that a terminal would obey.
+
+    Containers and objects are told by their type alone, since the text of a small file's list can be endless.
+    """
+    if isinstance(value, int) and value.bit_length() > 256:
+        return "a number of some 100 digits or more"
+    text = str(value) if value is None or isinstance(value, str | int | float) else type(value).__name__
+    return "".join(c if c.isprintable() else "?" for c in text[:most])
+
+
 _DISK = {
     errno.ENOSPC: "the disk is full; free some space, or give another --out",
     errno.EDQUOT: "the disk quota is used up; free some space, or give another --out",

@@ -8,7 +8,7 @@ from pmv.errors import CheckpointError
 from pmv.generators.base import Generator, GeneratorSpec, Render
 from pmv.generators.checkpoint import SUFFIXES, read_checkpoint
 from pmv.generators.eg3d import EG3DConfig, EG3DGenerator
-from pmv.generators.families import build_generator
+from pmv.generators.families import build_generator, warn_needless_like
 from pmv.generators.native import read_native, save_generator
 from pmv.generators.panohead import PanoHeadConfig, PanoHeadGenerator
 from pmv.generators.settings import with_settings
@@ -70,13 +70,16 @@ def load_generator(
             of the official kinds: `.pkl`, `.pt`, `.pth` (read, never executed; see `pmv.generators.checkpoint`).
         device: where its weights go.
         plane_convention: which axes its planes stand for, a key of `PLANE_AXES`, over what the checkpoint says.
-        like: name or path of the generator that it was tuned from, for a file that holds weights alone.
+        like: name or path of the generator that it was tuned from, for a file that holds weights alone; of any other
+            the log says that it is not used.
 
     Raises:
         CheckpointError: unknown, damaged, of an unsupported kind, or hostile; the message names the file.
     """
     path = resolve_generator(name)
     if path.suffix == ".safetensors":
+        if like is not None:
+            warn_needless_like(str(path))
         generator = with_settings(read_native(path), {"plane_convention": plane_convention})
     elif path.suffix in SUFFIXES:
         config = load_generator(like).config if like is not None else None

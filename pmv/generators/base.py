@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from pmv.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
-from pmv.errors import CheckpointError
+from pmv.errors import CheckpointError, shown
 
 PLANE_AXES = {
     # EG3D as published: XY, XZ, ZX. The third repeats the second transposed, so (y, z) is never looked up together; its
@@ -44,7 +44,7 @@ def convention_of(axes: Tensor) -> str:
             return name
     raise CheckpointError(
         f"its planes lie along axes that are of no known convention ({', '.join(PLANE_AXES)}): "
-        f"{axes.detach().cpu().tolist()}"
+        f"{shown(str(axes.detach().cpu().tolist()), 200)}"
     )
 
 

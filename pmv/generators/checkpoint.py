@@ -3,7 +3,8 @@ planes stand for.
 
 Read here are the training snapshots of EG3D and PanoHead (`.pkl`, the generator wrapped by the persistence decorator,
 below `G_ema` or bare), and what is saved of tuned generators: whole modules and state dicts written by `torch.save`
-(PTI, EG3D-projector), and PanoHead's tuned `.pkl`. `pmv.generators.pickles` reads the file; nothing in it is executed.
+(PTI, EG3D-projector), and PanoHead's tuned `.pkl`. `pmv.generators.torch_files` reads the file; nothing in it is
+executed.
 """
 
 from collections.abc import Mapping
@@ -13,14 +14,18 @@ from typing import Any
 
 from torch import Tensor
 
-from pmv.errors import CheckpointError
-from pmv.generators.pickles import Record, TensorRef, open_pickle, refuse
+from pmv.errors import CheckpointError, shown
+from pmv.generators.pickles import Record, TensorRef, refuse
+from pmv.generators.torch_files import open_pickle
 
 SUFFIXES = (".pkl", ".pt", ".pth")
 _PLACES = ("G_ema", "G", "generator", "state_dict", "model")
 """Where files keep a generator, the best first."""
-_MAX_MODULES = 20_000
+_MAX_ENTRIES = 200_000
+"""Modules, their parameters and their buffers, None among them; official generators have some 3000."""
 _MAX_NAME = 500
+_MAX_ARGUMENTS, _MAX_NESTING, _MAX_LETTERS = 1000, 6, 200
+"""Constructor arguments, how deep in one another, letters in one of them."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def read_checkpoint(path: Path, only: tuple[str, ...] | None = None) -> Official
         return OfficialCheckpoint(
             state,
             _init_kwargs(said),
-            class_name if isinstance(class_name := said.get("__class_name__"), str) else "",
+            shown(class_name) if isinstance(class_name := said.get("__class_name__"), str) else "",
             resolution if type(resolution) is int and resolution > 0 else None,
             axes.read() if axes is not None else None,
             pickled.format,
@@ -108,11 +113,12 @@ def _state_dict(found: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
 def _tensors(module: Record) -> dict[str, TensorRef]:
     """The state dict of a recorded module tree."""
     found: dict[str, TensorRef] = {}
-    waiting, seen = [("", module)], 0
+    waiting, left = [("", module)], _MAX_ENTRIES
     while waiting:
         prefix, module = waiting.pop()
-        seen += 1
-        if seen > _MAX_MODULES or len(found) > _MAX_MODULES:  # few modules that hold each other make endless trees
+        # few modules that hold each other make endless trees
+        left -= 1 + sum(len(module.state[kind]) for kind in _KINDS if isinstance(module.state.get(kind), dict))
+        if left < 0:
             raise refuse("it has more modules than any generator")
         passing = module.state.get("_non_persistent_buffers_set")
         passing = passing if isinstance(passing, set) else set()
@@ -127,6 +133,9 @@ def _tensors(module: Record) -> dict[str, TensorRef]:
     return found
 
 
+_KINDS = ("_parameters", "_buffers", "_modules")
+
+
 def _items(module: Record, kind: str) -> list[tuple[Any, Any]]:
     entries = module.state.get(kind)
     if not isinstance(entries, dict):
@@ -138,11 +147,34 @@ def _init_kwargs(said: Mapping[str, Any]) -> dict[str, Any] | None:
     kwargs = said.get("_init_kwargs") or said.get("init_kwargs")
     if not isinstance(kwargs, dict):
         return None
-    kwargs = dict(kwargs)
+    kwargs = _plain(kwargs)
     # the training script replaces the rendering options after construction: the attribute is the truth
     if isinstance(said.get("rendering_kwargs"), dict):
-        kwargs["rendering_kwargs"] = said["rendering_kwargs"]
+        kwargs["rendering_kwargs"] = _plain(said["rendering_kwargs"])
     return kwargs
+
+
+def _plain(arguments: dict[Any, Any]) -> dict[str, Any]:
+    """Constructor arguments as numbers, texts, lists and dictionaries; None stands for anything else.
+
+    Few lists that hold each other have an endless text, which whoever prints or compares one would wait for.
+    """
+    left = _MAX_ARGUMENTS
+
+    def copied(value: object, depth: int) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0 or depth > _MAX_NESTING or (isinstance(value, str) and len(value) > _MAX_LETTERS):
+            raise refuse("it describes its generator at greater length than any checkpoint")
+        if isinstance(value, dict):
+            return {copied(key, depth): copied(item, depth + 1) for key, item in value.items() if isinstance(key, str)}
+        if isinstance(value, list | tuple):
+            return [copied(item, depth + 1) for item in value]
+        if isinstance(value, int | float) and not abs(value) < 2**63:  # nor NaN
+            raise refuse("it describes its generator with numbers that none has")
+        return value if isinstance(value, str | int | float) else None
+
+    return copied(arguments, 0)
 
 
 def _plane_axes(said: Mapping[str, Any]) -> TensorRef | None:
@@ -150,4 +182,8 @@ def _plane_axes(said: Mapping[str, Any]) -> TensorRef | None:
     modules = said.get("_modules")
     renderer = modules.get("renderer") if isinstance(modules, dict) else None
     axes = renderer.state.get("plane_axes") if isinstance(renderer, Record) else None
-    return axes if isinstance(axes, TensorRef) else None
+    if not isinstance(axes, TensorRef):
+        return None
+    if axes.shape != (3, 3, 3):
+        raise refuse("its planes have other axes than three of three directions each")
+    return axes

@@ -5,7 +5,7 @@ from pathlib import Path
 from pmv.artifacts import file_hash
 from pmv.errors import InputError
 from pmv.generators import load_generator, resolve_generator
-from pmv.generators.native import save_generator, save_state_dict
+from pmv.generators.native import notes_of, save_generator, save_state_dict
 from pmv.manifest import recognise
 
 
@@ -20,22 +20,29 @@ def convert_checkpoint(source: str | Path, out: Path, like: str | Path | None = 
 
     Raises:
         CheckpointError: `source` cannot be used.
-        InputError: `out` is of another kind, is `source` itself, or cannot be written.
+        InputError: `out` is of another kind, is `source` or `like` itself, or cannot be written.
     """
     if out.suffix not in (".safetensors", ".pt", ".pth"):
         raise InputError(f"{out}: of an unknown kind; end OUT in .safetensors (pmv's own), or .pt (a plain state dict)")
     path = resolve_generator(source)
-    if out.exists() and out.samefile(path):
-        raise InputError(f"{out}: is the checkpoint itself; give another OUT")
+    for given, what in ((path, "the checkpoint itself"), (like, "what --like names")):
+        if given is not None and out.exists() and out.samefile(resolve_generator(given)):
+            raise InputError(f"{out}: is {what}; give another OUT")
     generator = load_generator(source, like=like)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if out.suffix == ".safetensors":
-            save_generator(generator, out, notes=_origin(source, path))
-        else:
-            save_state_dict(generator, out)
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror or error}); give another OUT") from error
+    if out.suffix == ".safetensors":
+        save_generator(generator, out, notes=_notes(source, path))
+    else:
+        save_state_dict(generator, out)
+
+
+def _notes(source: str | Path, path: Path) -> dict[str, object]:
+    """Where a checkpoint comes from and under which licence; of pmv's own, what they say of it already goes along."""
+    notes = notes_of(path) if path.suffix == ".safetensors" else {}
+    return _origin(source, path) | notes
 
 
 def _origin(source: str | Path, path: Path) -> dict[str, object]:

@@ -1,20 +1,23 @@
 """The families of generators, and how a checkpoint finds its own: the one place that knows them all."""
 
 import logging
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, fields, replace
+from types import UnionType
+from typing import Any, Protocol, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
 
-from pmv.errors import CheckpointError, PmvError
+from pmv.errors import CheckpointError, PmvError, shown
 from pmv.generators.base import convention_of
 from pmv.generators.eg3d import EG3DConfig, EG3DGenerator
 from pmv.generators.panohead import PanoHeadConfig, PanoHeadGenerator
 from pmv.generators.probe import probe_planes, warn_if_misread
 from pmv.generators.settings import with_settings
 from pmv.generators.stylegan import resample_filter
+from pmv.generators.superresolution import HEADS, SuperResolutionHead
 from pmv.manifest import recognise
 
 log = logging.getLogger("pmv")
@@ -81,12 +84,9 @@ def build_generator(
     name = family_of(checkpoint.state)
     family = FAMILIES[name]
     if checkpoint.init_kwargs is not None:
-        try:
-            config = family.config.from_init_kwargs(checkpoint.init_kwargs, checkpoint.neural_resolution)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{source}: not of the family {name} ({type(error).__name__}: {error})") from error
-        except CheckpointError as error:
-            raise CheckpointError(f"{source}: {error}") from error
+        config = config_of(checkpoint, source)
+        if like is not None:
+            warn_needless_like(source)
     elif like is None:
         config = _published(family, checkpoint.state, source)
     elif type(like) is not family.config:
@@ -94,7 +94,12 @@ def build_generator(
     else:
         config = like
     said = _said_convention(checkpoint, source)
-    generator = assemble(replace(config, plane_convention=said) if said else config, checkpoint.state, source)
+    try:
+        generator = assemble(replace(config, plane_convention=said) if said else config, checkpoint.state, source)
+    except CheckpointError as error:
+        if checkpoint.init_kwargs is not None or like is None:
+            raise
+        raise CheckpointError(f"{error}; was it tuned from another generator than --like says?") from error
     if plane_convention is not None:
         if said is None and plane_convention == generator.spec.plane_convention:
             warn_if_misread(generator, plane_convention)  # nothing but the weights can object
@@ -102,6 +107,29 @@ def build_generator(
     if said is None and checkpoint.init_kwargs is not None:
         return _probed(generator, source)
     return generator
+
+
+def warn_needless_like(source: str) -> None:
+    """Says in the log that a checkpoint needs no other to tell its configuration."""
+    log.warning("%s: says itself how its generator was built; --like is not needed, and not used", source)
+
+
+def config_of(checkpoint: Checkpoint, source: str) -> EG3DConfig:
+    """What a checkpoint's constructor arguments say of its generator.
+
+    Raises:
+        CheckpointError: it says nothing, or asks for what its family does not do or no generator has.
+    """
+    name = family_of(checkpoint.state)
+    try:
+        config = FAMILIES[name].config.from_init_kwargs(checkpoint.init_kwargs or {}, checkpoint.neural_resolution)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        why = shown(" ".join(str(error).split()))
+        raise CheckpointError(f"{source}: not of the family {name} ({type(error).__name__}: {why})") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    check_config(config, source)
+    return config
 
 
 def _published(family: Family, state: Mapping[str, Tensor], source: str) -> EG3DConfig:
@@ -155,32 +183,67 @@ def _probed(generator: EG3DGenerator, source: str) -> EG3DGenerator:
 
 
 _LIMITS = {
-    "z_dim": 65536,
-    "w_dim": 65536,
-    "mapping_layers": 64,
-    "plane_resolution": 4096,
-    "plane_channels": 4096,
-    "channel_base": 1 << 22,
-    "channel_max": 65536,
-    "decoder_hidden": 65536,
-    "coarse_samples": 65536,
-    "neural_resolution": 8192,
-    "resolution": 16384,
-    "grid_depth": 256,
+    "z_dim": (1, 65536),
+    "c_dim": (0, 65536),
+    "w_dim": (1, 65536),
+    "mapping_layers": (1, 64),
+    "plane_resolution": (4, 4096),
+    "plane_channels": (1, 4096),
+    "channel_base": (4, 1 << 22),
+    "channel_max": (1, 65536),
+    "decoder_hidden": (1, 65536),
+    "coarse_samples": (1, 4096),
+    "fine_samples": (0, 4096),
+    "neural_resolution": (1, 4096),
+    "resolution": (4, 16384),
+    "grid_depth": (1, 256),
+    "input_resolution": (4, 4096),
+    "box": (1e-6, 1e6),
+    "radius": (1e-6, 1e6),
+    "focal": (1e-6, 1e6),
+    "near": (0.0, 1e6),
+    "far": (1e-6, 1e6),
 }
-"""What shapes a generator → the largest value that is not an attempt to keep a machine busy."""
+"""Number of a generator → the least and the largest that is neither nonsense nor an attempt to keep a machine busy."""
 
 
-def _check_sizes(config: EG3DConfig, source: str) -> None:
-    for name, limit in _LIMITS.items():
-        value = getattr(config, name, 1)
-        if type(value) is not int or not 1 <= value <= limit:
-            raise CheckpointError(f"{source}: {name} = {str(value)[:40]} is the size of no generator")
+def check_config(config: EG3DConfig, source: str) -> None:
+    """Whether the numbers that a file gives can be a generator's.
+
+    Raises:
+        CheckpointError: one is of another type, not finite, or beyond what is reasonable.
+    """
+    for holder in (config, config.head) if isinstance(config.head, SuperResolutionHead) else (config,):
+        hints = get_type_hints(type(holder))
+        for field in fields(holder):
+            value = getattr(holder, field.name)
+            least, most = _LIMITS.get(field.name, (-math.inf, math.inf))
+            number = value if isinstance(value, int | float) else least
+            if not _is_of(value, hints[field.name]) or not least <= number <= most:
+                raise CheckpointError(f"{source}: {field.name} = {shown(value, 40)} is that of no generator")
+    if isinstance(config.head, str) and config.head not in HEADS:
+        raise CheckpointError(f"{source}: head = {shown(config.head, 40)} is that of no generator")
     side = config.plane_resolution
-    if side < 4 or side & (side - 1) or config.channel_base < side:
+    if side & (side - 1) or config.channel_base < side:
         raise CheckpointError(
             f"{source}: planes of {side}² with a channel_base of {config.channel_base} are those of no generator"
         )
+    if config.near is not None and config.far is not None and config.near >= config.far:
+        raise CheckpointError(f"{source}: near = {config.near:g} is not before far = {config.far:g}")
+
+
+def _is_of(value: object, hint: Any) -> bool:
+    """Whether a value read from a file is of the type that a configuration declares."""
+    if isinstance(hint, UnionType):
+        return any(_is_of(value, one) for one in get_args(hint))
+    if get_origin(hint) is tuple:
+        kinds = get_args(hint)
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is_of, value, kinds))
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)  # pyright: ignore[reportArgumentType]
+    if hint is int:
+        return type(value) is int and abs(value) <= 1 << 22
+    return type(value) is hint
 
 
 def assemble(config: EG3DConfig, state: Mapping[str, Tensor], source: str) -> EG3DGenerator:
@@ -193,7 +256,7 @@ def assemble(config: EG3DConfig, state: Mapping[str, Tensor], source: str) -> EG
         CheckpointError: keys or shapes do not fit the configuration, or the resampling filter is not StyleGAN2's.
     """
     name, family = next((name, family) for name, family in FAMILIES.items() if family.config is type(config))
-    _check_sizes(config, source)
+    check_config(config, source)
     with torch.device("meta"):  # the random initialisation would be thrown away
         try:
             generator = family.generator(config)
@@ -202,7 +265,7 @@ def assemble(config: EG3DConfig, state: Mapping[str, Tensor], source: str) -> EG
     expected = generator.state_dict()
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or extra:
-        which = f"lacks {missing[0]}" if missing else f"has an unknown tensor {extra[0]}"
+        which = f"lacks {missing[0]}" if missing else f"has an unknown tensor {shown(extra[0])}"
         raise CheckpointError(
             f"{source}: not a checkpoint of the family {name} and this shape: it {which} "
             f"({len(missing)} missing, {len(extra)} unknown)"

@@ -1,6 +1,5 @@
 """What is in a checkpoint, told without building a model of it."""
 
-import json
 from collections import Counter
 from math import prod
 from pathlib import Path
@@ -9,12 +8,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from pmv.artifacts import file_hash
-from pmv.errors import CheckpointError, PmvError
+from pmv.errors import CheckpointError, PmvError, shown
 from pmv.generators import resolve_generator
 from pmv.generators.base import convention_of
 from pmv.generators.checkpoint import SUFFIXES, read_checkpoint
 from pmv.generators.eg3d import EG3DConfig
-from pmv.generators.families import FAMILIES, family_of
+from pmv.generators.families import config_of, family_of
+from pmv.generators.native import read_description
 from pmv.manifest import recognise
 
 _SPLIT = ("backbone", "superresolution")
@@ -29,8 +29,8 @@ def inspect_checkpoint(name: str | Path) -> dict[str, Any]:
 
     Returns:
         file, format, sha256, bytes, published_as (its name in the manifest), family, class, plane_convention and who
-        says it, tensors, parameters, parameters_by_part, dtypes, and config: the numbers that shape it. What the file
-        does not say is None.
+        says it, tensors, parameters, parameters_by_part, dtypes, config: the numbers that shape it, and problem: why
+        pmv cannot make a generator of these. What the file does not say is None.
 
     Raises:
         CheckpointError: missing, damaged, hostile, or of an unsupported kind.
@@ -58,31 +58,36 @@ def _official(path: Path) -> dict[str, Any]:
     family = family_of(checkpoint.state)
     convention = said_by = None
     if checkpoint.plane_axes is not None:
-        convention, said_by = convention_of(checkpoint.plane_axes), "the checkpoint"
-    config = None
+        try:
+            convention, said_by = convention_of(checkpoint.plane_axes), "the checkpoint"
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+    config = problem = None
     if checkpoint.init_kwargs is not None:
         try:
-            config = FAMILIES[family].config.from_init_kwargs(checkpoint.init_kwargs, checkpoint.neural_resolution)
-        except (CheckpointError, KeyError, TypeError, ValueError, AttributeError):
-            config = None  # a generator of another family is worth a look, too
+            config = config_of(checkpoint, str(path))
+        except CheckpointError as error:  # a generator of another family is worth a look, too
+            problem = str(error).removeprefix(f"{path}: ")
     shapes = {key: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for key, t in checkpoint.state.items()}
     facts = {"format": checkpoint.format, "family": family, "class": checkpoint.class_name or None}
-    return facts | _tensors(shapes) | _numbers(config, convention, said_by)
+    return facts | _tensors(shapes) | _numbers(config, convention, said_by, problem)
 
 
 def _native(path: Path) -> dict[str, Any]:
     description_path = path.with_suffix(".json")
+    family = config = None
+    if description_path.is_file():
+        description, config = read_description(path)
+        family = description["family"]
     try:
-        description = json.loads(description_path.read_text()) if description_path.is_file() else {}
-        family = description.get("family")
-        known = family in FAMILIES
-        config = FAMILIES[family].config.from_json(description["config"]) if known else None
         with safe_open(path, framework="pt") as file:
             keys = file.keys()
             views = {key: file.get_slice(key) for key in keys}
             shapes = {key: (tuple(view.get_shape()), str(view.get_dtype()).lower()) for key, view in views.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: damaged checkpoint ({type(error).__name__}: {error})") from error
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: damaged checkpoint ({type(error).__name__}: {shown(str(error))})") from error
+    if not shapes:
+        raise CheckpointError(f"{path}: holds no tensors")
     convention = config.plane_convention if config is not None else None
     facts = {"format": "safetensors", "family": family or family_of(shapes), "class": None}
     return facts | _tensors(shapes) | _numbers(config, convention, description_path.name if convention else None)
@@ -93,7 +98,7 @@ def _tensors(shapes: dict[str, tuple[tuple[int, ...], str]]) -> dict[str, Any]:
     for key, (shape, _) in shapes.items():
         if not key.endswith(("noise_const", "resample_filter", "w_avg")):  # buffers
             names = key.split(".")
-            parts[".".join(names[: 2 if names[0] in _SPLIT else 1])] += prod(shape)
+            parts[shown(".".join(names[: 2 if names[0] in _SPLIT else 1]))] += prod(shape)
     return {
         "tensors": len(shapes),
         "parameters": sum(parts.values()),
@@ -102,11 +107,14 @@ def _tensors(shapes: dict[str, tuple[tuple[int, ...], str]]) -> dict[str, Any]:
     }
 
 
-def _numbers(config: EG3DConfig | None, convention: str | None, said_by: str | None) -> dict[str, Any]:
+def _numbers(
+    config: EG3DConfig | None, convention: str | None, said_by: str | None, problem: str | None = None
+) -> dict[str, Any]:
     return {
         "plane_convention": convention,
         "plane_convention_said_by": said_by,
         "config": config.to_json() if config is not None else None,
+        "problem": problem,
     }
 
 
@@ -122,7 +130,9 @@ def describe(facts: dict[str, Any]) -> str:
     lines.append(("parameters", f"{facts['parameters']:,}"))
     lines += [(f"  {part}", f"{count:,}") for part, count in facts["parameters_by_part"].items()]
     config = facts["config"]
-    if config is None:
+    if facts["problem"] is not None:
+        lines.append(("pmv cannot use it", facts["problem"]))
+    elif config is None:
         lines.append(("configuration", "the file does not say; it holds weights alone"))
     else:
         lines += [(key.replace("_", " "), value) for key, value in config.items() if key != "plane_convention"]

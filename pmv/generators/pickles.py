@@ -1,37 +1,29 @@
-"""Reads pickles and `torch.save` files without executing anything in them.
+"""Reads pickles without executing anything in them.
 
 A pickle is a program: it names functions, and whoever loads it calls them. Official EG3D and PanoHead files even carry
 Python source that their persistence wrapper executes. Here an interpreter with few instructions and a closed list of
 names rebuilds plain containers; every class that checkpoints mention becomes an inert `Record`, every tensor a
 `TensorRef` to bytes in the file, and any other name or instruction is refused. Nothing that a file names is imported;
-no tensor takes memory before `TensorRef.read` is called; work and memory are bounded by the size of the file.
+no tensor takes memory before `TensorRef.read` is called; work and memory are bounded. `pmv.generators.torch_files`
+knows the files that pickles come in.
 """
 
 import mmap
 import pickle
-import stat
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pmv.errors import CheckpointError, PmvError
+from pmv.errors import shown
 
 _INERT_MODULES = ("training.", "torch_utils.", "dnnlib.", "torch.nn.modules.")
 """Classes below these modules are rebuilt as `Record`s: data, no behaviour."""
 _INERT_CLASSES = {("torch", "device"), ("torch", "Size"), ("numpy", "ndarray"), ("torch.nn.parameter", "Buffer")}
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_PROTOCOL = 1001
 _MAX_WORK = 1_000_000
-"""Reads and copied entries; an official file of generator and discriminators takes some 100 000."""
-_MAX_TEXT = 100
+"""Reads and copied entries. PanoHead's generator takes 72 000, and an official file holds it twice, and its judge."""
 _STORAGE_DTYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -49,12 +41,6 @@ _STORAGE_DTYPES = {
 def refuse(reason: str) -> pickle.UnpicklingError:
     """The error of a file that is not trusted; `reason` completes "refused: …"."""
     return pickle.UnpicklingError(reason)
-
-
-def _shown(text: object) -> str:
-    """Text from a file as it may stand in a message: short, and nothing a terminal would obey."""
-    shown = str(text) if isinstance(text, str | int) else type(text).__name__
-    return "".join(c if c.isprintable() else "?" for c in shown[:_MAX_TEXT])
 
 
 class Record:
@@ -93,7 +79,7 @@ class _Callable:
         return self.function(*args)
 
 
-class _StorageType:
+class StorageType:
     """A storage class of torch, known by its type of number."""
 
     __slots__ = ("dtype",)
@@ -234,10 +220,13 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 """Functions that checkpoints call → what is called in their place."""
 
-_StorageFinder = Callable[[tuple], Any]
+StorageFinder = Callable[[tuple], Any]
+"""Makes a storage of a persistent id."""
+BytesLoader = Callable[[object, "Budget"], Storage]
+"""Makes a storage of bytes that are a stream of their own."""
 
 
-class _Budget:
+class Budget:
     """What a file may ask for in all its parts.
 
     Args:
@@ -254,14 +243,14 @@ class _Budget:
             raise refuse("it asks for more work than any checkpoint")
 
 
-class _Stream:
+class Stream:
     """Bytes of the file, or of a part of it, read in order; all parts share one budget of work.
 
     Args:
         data: memory-mapped, or bytes.
     """
 
-    def __init__(self, data: mmap.mmap | bytes, budget: _Budget) -> None:
+    def __init__(self, data: mmap.mmap | bytes, budget: Budget) -> None:
         self.data, self.end, self.position, self.budget = data, len(data), 0, budget
 
     def read(self, n: int) -> bytes:
@@ -289,13 +278,13 @@ class _Unpickler(_Interpreter):
     """Knows few instructions and a closed list of names.
 
     Args:
-        find: makes a storage of a persistent id; None where the format has none.
-        nested: whether tensors' memory may be pickled streams of their own, as in official `.pkl` files.
+        find: of persistent ids; None where the format has none.
+        load_bytes: of tensors whose memory is a stream of its own, as in official `.pkl` files; None where it is not.
     """
 
-    def __init__(self, stream: _Stream, find: _StorageFinder | None = None, nested: bool = False) -> None:
+    def __init__(self, stream: Stream, find: StorageFinder | None, load_bytes: BytesLoader | None) -> None:
         super().__init__(stream)
-        self._budget, self._find, self._nested = stream.budget, find, nested
+        self._budget, self._find, self._load_bytes = stream.budget, find, load_bytes
         self._known: dict[tuple[str, str], Any] = {}
 
     def find_class(self, module: str, name: str) -> Any:
@@ -307,17 +296,18 @@ class _Unpickler(_Interpreter):
         """What is given out for a name; made for this file alone, so that no file alters another's."""
         if (module, name) in _FUNCTIONS:
             return _Callable(_FUNCTIONS[module, name])
-        if self._nested and (module, name) == ("torch.storage", "_load_from_bytes"):
-            return _Callable(partial(_storage_of_stream, budget=self._budget))
+        if self._load_bytes is not None and (module, name) == ("torch.storage", "_load_from_bytes"):
+            load_bytes, budget = self._load_bytes, self._budget
+            return _Callable(lambda data: load_bytes(data, budget))
         if module == "torch" and name in _STORAGE_DTYPES:
-            return _StorageType(_STORAGE_DTYPES[name])
+            return StorageType(_STORAGE_DTYPES[name])
         if (module, name) == ("dnnlib.util", "EasyDict"):
             return _Dictionary
         if (module, name) in _INERT_CLASSES or (module.startswith(_INERT_MODULES) and name.isidentifier()):
             return Record
         if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
             return Record
-        raise refuse(f"it names {_shown(module)}.{_shown(name)}, which a generator checkpoint has no need of")
+        raise refuse(f"it names {shown(module)}.{shown(name)}, which a generator checkpoint has no need of")
 
     def persistent_load(self, pid: Any) -> Any:
         if self._find is None or not isinstance(pid, tuple) or not pid:
@@ -325,6 +315,10 @@ class _Unpickler(_Interpreter):
         return self._find(pid)
 
     # What follows replaces the instructions that call, alter or hash; the stack is `self.stack`, as in the base class.
+
+    def _frame(self) -> None:
+        # a frame says how much to read ahead; read ahead, its instructions would not be counted
+        self.read(8)
 
     def _needless(self) -> None:
         raise refuse("it uses a pickle instruction that a checkpoint has no need of")
@@ -400,6 +394,7 @@ class _Unpickler(_Interpreter):
     ):
         dispatch[_opcode[0]] = _needless
     dispatch |= {
+        pickle.FRAME[0]: _frame,
         pickle.REDUCE[0]: _call,
         pickle.NEWOBJ[0]: _make,
         pickle.NEWOBJ_EX[0]: _make_with_keywords,
@@ -412,148 +407,10 @@ class _Unpickler(_Interpreter):
     }
 
 
-def _load(stream: _Stream, find: _StorageFinder | None = None, nested: bool = False) -> Any:
-    """One pickle from a stream, which is left behind it."""
-    return _Unpickler(stream, find, nested).load()
-
-
-def _legacy_stream(stream: _Stream) -> Any:
-    """What `torch.save` wrote before PyTorch 1.6, and writes inside pickles still: magic, protocol, system, object,
-    keys, then size and bytes of each storage.
-    """
-    if _load(stream) != _LEGACY_MAGIC or _load(stream) != _LEGACY_PROTOCOL:
-        raise refuse("a tensor's memory in an unknown format")
-    system = _load(stream)
-    if not isinstance(system, dict) or not system.get("little_endian", False):
-        raise refuse("big-endian tensors")
-    storages: dict[str, Storage] = {}
-
-    def find(pid: tuple) -> Any:
-        if pid[0] == "module" and len(pid) == 4:  # a class with its source; the source is data that nobody reads
-            return pid[1]
-        if len(pid) > 5 and pid[5] is not None:
-            raise refuse("a storage that is part of another")
-        key, dtype, count = _storage_id(pid[:5])
-        return storages.setdefault(key, Storage(dtype, count))
-
-    result = _load(stream, find)
-    keys = _load(stream)
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
-        raise refuse("storages without a list of their names")
-    for key in keys:
-        storage = storages[key]
-        count = int.from_bytes(stream.read(8), "little", signed=True)
-        length = count * storage.dtype.itemsize
-        if count != storage.size or length > stream.end - stream.position:
-            raise refuse("a tensor that is larger than its file")
-        storage.load = partial(stream.slice, stream.position, length)
-        stream.position += length
-    return result
-
-
-def _storage_id(pid: tuple) -> tuple[str, torch.dtype, int]:
-    """Name, type and length of the storage that a persistent id of `torch.save` stands for."""
-    if len(pid) != 5 or pid[0] != "storage" or not isinstance(pid[1], _StorageType):
-        raise refuse("an unknown kind of persistent object")
-    if not isinstance(pid[2], str) or type(pid[4]) is not int:
-        raise refuse("an unknown kind of persistent object")
-    return pid[2], pid[1].dtype, pid[4]
-
-
-def _storage_of_stream(data: object, budget: _Budget) -> Storage:
-    """A storage that lies as a `torch.save` stream of its own within a pickle."""
-    if type(data) is not bytes:
-        raise refuse("a tensor's memory that is not bytes")
-    result = _legacy_stream(_Stream(data, budget))
-    if not isinstance(result, Storage):
-        raise refuse("a tensor's memory that holds something else")
-    return result
-
-
-def _from_zip(file: Any, size: int) -> Any:
-    """What `torch.save` writes since PyTorch 1.6: a zip of a pickle and the storages' bytes, nothing compressed."""
-    archive = zipfile.ZipFile(file)
-    members = {info.filename: info for info in archive.infolist()}
-    if len(members) != len(archive.infolist()):
-        raise refuse("two members of the archive have one name")
-    if any(
-        info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size for info in members.values()
-    ):
-        raise refuse("it is a compressed archive, which torch.save does not write")
-    if sum(info.file_size for info in members.values()) > size:
-        raise refuse("members of the archive overlap")
-    roots = [name.removesuffix("data.pkl") for name in members if name.split("/", 1)[-1] == "data.pkl"]
-    if len(roots) != 1:
-        raise refuse("the archive is none of torch.save's")
-    root = roots[0]
-    if f"{root}constants.pkl" in members:
-        raise refuse("it is a TorchScript program, not weights")
-    if f"{root}byteorder" in members and archive.read(f"{root}byteorder") != b"little":
-        raise refuse("big-endian tensors")
-    storages: dict[str, Storage] = {}
-
-    def find(pid: tuple) -> Storage:
-        key, dtype, count = _storage_id(pid)
-        name = f"{root}data/{key}"
-        if name not in members:
-            raise refuse("a tensor without its bytes")
-        if members[name].file_size != count * dtype.itemsize:
-            raise refuse("a tensor that is larger than its file")
-        return storages.setdefault(key, Storage(dtype, count, partial(archive.read, name)))
-
-    return _load(_Stream(archive.read(f"{root}data.pkl"), _Budget(size)), find)
-
-
-@dataclass(frozen=True)
-class Pickled:
-    """What a file holds.
-
-    Attributes:
-        content: plain containers, `Record`s and `TensorRef`s; the latter can be read while the file is open.
-        format: "pickle", "torch.save" or "torch.save (legacy)".
-    """
-
-    content: Any
-    format: str
-
-
-@contextmanager
-def open_pickle(path: Path) -> Iterator[Pickled]:
-    """The content of a pickle or `torch.save` file, while it is open.
+def load_pickle(stream: Stream, find: StorageFinder | None = None, load_bytes: BytesLoader | None = None) -> Any:
+    """One pickle from a stream, which is left behind it; for `find` and `load_bytes` see their types.
 
     Raises:
-        CheckpointError: missing, not such a file, damaged, or holding anything outside the closed list; reading a
-            tensor inside the `with` block raises it too.
+        pickle.UnpicklingError: refused; anything else: damaged.
     """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError(f"{path}: not a file; give a checkpoint (.pkl, .pt, .pth or .safetensors)")
-        if status.st_size == 0:
-            raise CheckpointError(f"{path}: is empty; download or copy it again")
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
-            if memory[:2] == b"PK":
-                yield Pickled(_from_zip(file, status.st_size), "torch.save")
-            elif memory[:1] == b"\x80":
-                yield _pickled(memory)
-            else:
-                raise CheckpointError(f"{path}: not a pickled checkpoint; give an official .pkl, .pt or .pth")
-    except PmvError:
-        raise
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: refused: {' '.join(str(error).split())}") from error
-    except Exception as error:  # a malformed pickle can raise anything; none of it may reach the user as a traceback
-        raise CheckpointError(
-            f"{path}: damaged checkpoint ({type(error).__name__}); download or copy it again"
-        ) from error
-
-
-def _pickled(memory: mmap.mmap) -> Pickled:
-    content = _load(_Stream(memory, _Budget(len(memory))), nested=True)
-    if type(content) is int and content == _LEGACY_MAGIC:
-        return Pickled(_legacy_stream(_Stream(memory, _Budget(len(memory)))), "torch.save (legacy)")
-    return Pickled(content, "pickle")
+    return _Unpickler(stream, find, load_bytes).load()

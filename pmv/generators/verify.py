@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pmv.camera import Camera
-from pmv.errors import InputError
+from pmv.errors import InputError, PmvError, shown
 from pmv.generators.eg3d import EG3DGenerator
 from pmv.generators.panohead import PanoHeadGenerator, shifted
 
@@ -22,31 +22,41 @@ TOLERANCE = 1e-4
 GRADIENT_FACTOR = 10.0
 """Gradients may differ by this much more than outputs."""
 _MAX_BYTES = 1 << 30
-_GIVEN = ("z", "c", "ws", "points")
+_MAX_SIDE = 1024
+_GIVEN = {"z": 2, "c": 2, "ws": 3, "points": 3}
+"""What a reference must hold → how many dimensions it has; the first counts the samples."""
+_IMAGES = ("image_raw", "image")
 
 
 def read_reference(path: Path) -> dict[str, Tensor]:
     """The arrays of an `io.npz`.
 
     Raises:
-        InputError: not such a file; arrays of objects, which would be pickles, are refused.
+        InputError: not such a file, or arrays of other types or shapes; those of objects, which would be pickles, are
+            not read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
                 raise InputError(f"{path}: larger than any reference ({_MAX_BYTES >> 20} MiB)")
         with np.load(path, allow_pickle=False) as archive:
-            reference = {name: torch.from_numpy(np.asarray(archive[name])) for name in archive.files}
+            arrays = {name: np.asarray(archive[name]) for name in archive.files}
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except InputError:
+    except PmvError:
         raise
     except Exception as error:  # zipfile, numpy and zlib each have errors of their own for a damaged file
         raise InputError(f"{path}: not readable as .npz reference ({type(error).__name__})") from error
-    missing = [name for name in _GIVEN if name not in reference]
+    missing = [name for name in _GIVEN if name not in arrays]
     if missing:
         raise InputError(f"{path}: lacks the array {missing[0]}; a reference holds at least {', '.join(_GIVEN)}")
-    return reference
+    samples = len(arrays["z"]) if arrays["z"].ndim else 0
+    for name, array in arrays.items():
+        no_image = name in _IMAGES and not (array.ndim == 4 and 1 <= array.shape[-1] == array.shape[-2] <= _MAX_SIDE)
+        other_size = name in _GIVEN and (array.ndim != _GIVEN[name] or len(array) != samples)
+        if array.dtype.kind != "f" or array.size == 0 or no_image or other_size:
+            raise InputError(f"{path}: its array {shown(name)}, {array.dtype} {array.shape}, is that of no reference")
+    return {name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()}
 
 
 def reproduce(generator: EG3DGenerator, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -97,13 +107,13 @@ def relative_errors(generator: EG3DGenerator, reference: Mapping[str, Tensor]) -
         found = reproduce(generator, reference)
     except (RuntimeError, ValueError, IndexError) as error:
         raise InputError(
-            f"the reference belongs to a generator of another shape ({' '.join(str(error).split())[:120]})"
+            f"the reference belongs to a generator of another shape ({shown(' '.join(str(error).split()), 120)})"
         ) from error
     errors = {}
     for name in sorted(reference.keys() - {"z", "c", "points"}):
         if name not in found:
             raise InputError(
-                f"the reference has an array {name}, which is not known for the family {generator.spec.family}"
+                f"the reference has an array {shown(name)}, which is not known for the family {generator.spec.family}"
             )
         theirs, ours = reference[name], found[name]
         same = theirs.shape == ours.shape

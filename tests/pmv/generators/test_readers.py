@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from pmv.errors import CheckpointError
+from pmv.errors import CheckpointError, InputError
 from pmv.generators import EG3DConfig, EG3DGenerator, load_generator
 from pmv.generators.inspection import inspect_checkpoint
-from pmv.generators.verify import reproduce
+from pmv.generators.verify import read_reference, reproduce
 
 ARGUMENTS = {
     "z_dim": 8,
@@ -276,3 +276,17 @@ def test_verify(tmp_path, generator, monkeypatch, capsys):
     np.savez(reference, z=np.zeros((2, 3)))
     code, _, error = run(monkeypatch, capsys, "verify", path, reference)
     assert code == 2 and "lacks the array" in error
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [("z", np.zeros((3, 8), "f4")), ("ws", np.zeros((2, 8), "f4")), ("points", np.zeros((2, 0, 3), "f4")),
+     ("image_raw", np.zeros((2, 3, 16, 8), "f4")), ("image", np.zeros((1, 1, 2000, 2000), "f4")),
+     ("sigma", np.zeros(2, "i8")), ("rgb", np.zeros(2, "c8")), ("c", np.float32(1)), ("image", np.array(["x"]))],
+)  # fmt: skip
+def test_arrays_of_no_reference(tmp_path, name, array):
+    arrays = {"z": np.zeros((2, 8), "f4"), "c": np.zeros((2, 25), "f4")}
+    arrays |= {"ws": np.zeros((2, 4, 8), "f4"), "points": np.zeros((2, 5, 3), "f4")}
+    np.savez(tmp_path / "io.npz", **arrays | {name: array})
+    with pytest.raises(InputError, match=r"io\.npz: its array "):
+        read_reference(tmp_path / "io.npz")
