@@ -8,7 +8,6 @@ from torch import Tensor
 
 from pmv.camera import Camera
 from training.data import DEPTH_ORIGIN, HeadPack
-from training.parallel import Peers
 
 
 @dataclass(frozen=True)
@@ -44,18 +43,16 @@ class HeadStore:
     Args:
         pack: the pack, whose layout fixes how much memory is taken.
         device: where batches come out.
-        peers: the processes that share the pack; each takes every `world`-th head.
 
     Attributes:
-        slots: rows of the ready heads among those of this process.
+        slots: the ready heads.
     """
 
     NAMES = ("rgb", "alpha", "depth", "z", "cameras")
 
-    def __init__(self, pack: HeadPack, device: torch.device, peers: Peers | None = None) -> None:
-        self.pack, self.device, self.peers = pack, device, peers or Peers()
-        every = slice(self.peers.rank, None, self.peers.world)
-        sources = {name: torch.from_numpy(getattr(pack, name))[every] for name in self.NAMES}
+    def __init__(self, pack: HeadPack, device: torch.device) -> None:
+        self.pack, self.device = pack, device
+        sources = {name: torch.from_numpy(getattr(pack, name)) for name in self.NAMES}
         self.sources = sources
         if device.type == "cpu":
             self.arrays = sources
@@ -70,7 +67,6 @@ class HeadStore:
         """Takes in heads that became ready, at most `limit`; returns how many. Heads are in slot order if the pack
         was complete."""
         ready = torch.from_numpy(self.pack.slots())
-        ready = ready[ready % self.peers.world == self.peers.rank] // self.peers.world
         new = ready[~torch.isin(ready, self.slots)][:limit]
         if self.arrays is not self.sources:
             for slot in new.tolist():

@@ -7,7 +7,6 @@ slot, then raises its flag in `ready`. A process that dies loses only the head i
 """
 
 import argparse
-import contextlib
 import json
 import math
 import os
@@ -16,14 +15,10 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmv.errors import AssetsError, InputError
-
-if TYPE_CHECKING:
-    from training.heads import HeadRenderer
+from pmv.errors import InputError
 
 DEPTH_ORIGIN = 2.7
 """Depths are kept as float16 offsets from this z-depth (the radius of the training cameras): 0.0005 units of rounding
@@ -33,9 +28,6 @@ HELD_OUT_SEED = 90_000
 """Seeds of identities from here on are never trained on."""
 
 TRAINING, HELD_OUT = "training", "held-out"
-
-GPUS = "PMV_RENDER_GPUS"
-"""Environment variable by which a pool tells its processes how many GPUs they share."""
 
 
 @dataclass(frozen=True)
@@ -201,15 +193,15 @@ def held_out_layout(heads: int, resolution: int) -> PackLayout:
     return PackLayout(heads, len(EVALUATION_VIEWS), HELD_OUT_SEED, z_dim, resolution, kind=HELD_OUT)
 
 
-def render_slots(pack: HeadPack, assets_path: Path, worker: int, workers: int) -> None:
+def render_slots(pack: HeadPack, assets_path: Path, worker: int, workers: int, gpu: int | None = None) -> None:
     """Renders the heads of slots worker, worker + workers, … that are not ready yet. Ends when its parent process
     does."""
-    from training.heads import HeadAssets, HeadParameters, build_head
+    from training.heads import HeadAssets, HeadParameters, HeadRenderer, build_head
 
     parent = os.getppid()
     assets = HeadAssets.load(assets_path)
     layout = pack.layout
-    renderer = _open_renderer(layout, worker)
+    renderer = HeadRenderer(layout.resolution, layout.supersample, specular=False, device_index=gpu)
     seconds = {"build": 0.0, "load": 0.0, "render": 0.0}
     done = 0
     for slot in range(worker, layout.heads, workers):
@@ -236,20 +228,6 @@ def render_slots(pack: HeadPack, assets_path: Path, worker: int, workers: int) -
         if done in (1, 10) or done % 100 == 0:
             means = ", ".join(f"{name} {total / done:.3f} s" for name, total in seconds.items())
             print(f"worker {worker}: {done} heads; a head takes {means}", flush=True)
-
-
-def _open_renderer(layout: PackLayout, worker: int) -> "HeadRenderer":
-    """A renderer on the worker's share of the GPUs; where these cannot be told apart, on what the driver gives."""
-    from training.heads import HeadRenderer
-
-    def on(gpu: int | None) -> "HeadRenderer":
-        return HeadRenderer(layout.resolution, layout.supersample, specular=False, device_index=gpu)
-
-    gpus = int(os.environ.get(GPUS, "0"))
-    if gpus > 1:
-        with contextlib.suppress(AssetsError):
-            return on(worker % gpus)
-    return on(None)
 
 
 def wait_for(pack: HeadPack, heads: int, pool: "RenderPool | None", seconds: float = 300.0) -> None:
@@ -279,21 +257,21 @@ class RenderPool:
         pack: where they write; their output goes to `render-<k>.log` beside it.
         assets: what `HeadAssets.load` reads.
         workers: how many.
-        gpus: how many GPUs they share; with 0 or 1 the driver chooses.
+        gpu: EGL device that they render on; None leaves the choice to the driver.
     """
 
     RESTARTS = 2
 
-    def __init__(self, pack: HeadPack, assets: Path, workers: int, gpus: int = 0) -> None:
-        self.pack, self.assets, self.workers, self.gpus = pack, Path(assets), workers, gpus
+    def __init__(self, pack: HeadPack, assets: Path, workers: int, gpu: int | None = None) -> None:
+        self.pack, self.assets, self.workers, self.gpu = pack, Path(assets), workers, gpu
         self.starts = [0] * workers
         self.processes = [self._start(k) for k in range(workers)]
 
     def _start(self, worker: int) -> subprocess.Popen:
         command = [sys.executable, "-m", "training.data", "--assets", str(self.assets), "--pack", str(self.pack.path)]
         command += ["--worker", str(worker), "--workers", str(self.workers)]
+        command += [] if self.gpu is None else ["--gpu", str(self.gpu)]
         environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", LP_NUM_THREADS="1")
-        environment[GPUS] = str(self.gpus)
         if self.starts[worker] == self.RESTARTS:  # the last try does without the graphics driver
             environment["LIBGL_ALWAYS_SOFTWARE"] = "1"
         self.starts[worker] += 1
@@ -328,15 +306,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--held-out", action="store_true", help="identities and cameras to judge by instead")
     parser.add_argument("--gaussian", type=float, default=0.2, help="share of heads with a standard normal vector")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
+    parser.add_argument("--gpu", type=int, help="EGL device to render on")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # set in the processes of a pool
     options = parser.parse_args(arguments)
     if options.worker is not None:
-        render_slots(HeadPack(options.pack), options.assets, options.worker, options.workers)
+        render_slots(HeadPack(options.pack), options.assets, options.worker, options.workers, options.gpu)
         return
     layout = training_layout(options.heads, options.views, options.resolution, options.gaussian)
     if options.held_out:
         layout = held_out_layout(options.heads, options.resolution)
-    pool = RenderPool(HeadPack.create(options.pack, layout), options.assets, options.workers)
+    pool = RenderPool(HeadPack.create(options.pack, layout), options.assets, options.workers, options.gpu)
     start = time.perf_counter()
     try:
         wait_for(pool.pack, options.heads, pool, math.inf)

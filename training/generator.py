@@ -2,7 +2,7 @@
 
 `python -m training.generator --assets MAKEHUMAN --out runs/generator --minutes 120`; the same command goes on where
 it stopped. On another machine, `--carried FOLDER` goes on from what the run left in `compact/` (36 MB).
-`torchrun --nproc-per-node 2 -m training.generator …` trains on two GPUs. `--smoke` runs every phase for a few seconds.
+`--smoke` runs every phase for a few seconds.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from pmv.images import write_png
 from training.batches import HeadStore
 from training.data import HeadPack, RenderPool, head_vector, held_out_layout, training_layout, wait_for
 from training.evaluate import detail_sheet, evaluate, report
-from training.parallel import Peers
 from training.trainer import TrainConfig, Trainer
 
 
@@ -77,7 +76,7 @@ class Log:
             "step": trainer.step_count,
             "minutes": round(trainer.elapsed / 60, 3),
             "phase": trainer.phase,
-            "heads": len(trainer.store) * trainer.store.peers.world,
+            "heads": len(trainer.store),
             "images/s": round(self.images / (now - self.time), 1),
         }
         row |= {name: round(value, 5) for name, value in (means | held_out).items()}
@@ -125,8 +124,7 @@ def checkpoint(trainer: Trainer, held_out: HeadStore, folder: Path) -> None:
 
 
 def train(trainer: Trainer, held_out: HeadStore, options: argparse.Namespace, rendering: list[RenderPool]) -> None:
-    """Runs the schedule to its end, or until process 0 gets SIGTERM; that leaves state, export and log in
-    `options.out`."""
+    """Runs the schedule to its end, or until SIGTERM; leaves state, export and log in `options.out`."""
     stop = False
 
     def on_signal(*_) -> None:
@@ -134,24 +132,16 @@ def train(trainer: Trainer, held_out: HeadStore, options: argparse.Namespace, re
         stop = True
 
     signal.signal(signal.SIGTERM, on_signal)
-    peers = trainer.store.peers
-    log = Log(options.out, options.tensorboard) if peers.rank == 0 else None
+    log = Log(options.out, options.tensorboard)
     saved = judged = lined = last = time.perf_counter()
-    while True:
-        # one clock and one word for all processes, so that all are in the same phase
-        trainer.elapsed, stopped = peers.heed(trainer.elapsed, float(stop))
-        if trainer.progress >= 1 or stopped:
-            break
+    while trainer.progress < 1 and not stop:
         if trainer.step_count % 10 == 0:
             trainer.store.refresh(limit=32)
         views = trainer.config.views * (1 if trainer.phase in ("full", "adversarial") else 2)
-        terms = trainer.step()
+        log.add(trainer.step(), trainer.config.heads * views)
         now = time.perf_counter()
         trainer.elapsed += now - last
         last = now
-        if log is None:
-            continue
-        log.add(terms, trainer.config.heads * views * peers.world)
         if now - lined >= options.log_seconds:
             lined, scores = now, {}
             alive = sum(pool.running() for pool in rendering)
@@ -167,9 +157,8 @@ def train(trainer: Trainer, held_out: HeadStore, options: argparse.Namespace, re
                 checkpoint(trainer, held_out, options.out)
             # judging and saving are no training, and do not eat up the schedule
             last = log.time = time.perf_counter()
-    if log is not None:
-        log.line(trainer, {})
-        checkpoint(trainer, held_out, options.out)
+    log.line(trainer, {})
+    checkpoint(trainer, held_out, options.out)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -190,6 +179,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="rendering processes; 0: packs are there"
+    )
+    parser.add_argument(
+        "--render-gpu", type=int, help="EGL device to render on, where it is not to be the one that trains"
     )
     parser.add_argument("--init", help="start a new schedule from this generator's weights (name or file)")
     parser.add_argument("--carried", type=Path, metavar="FOLDER", help="go on from the compact/ of a run elsewhere")
@@ -219,62 +211,48 @@ def open_packs(options: argparse.Namespace, resolution: int) -> tuple[HeadPack, 
     layout = training_layout(options.train_heads, options.train_views, resolution, options.gaussian)
     packs = HeadPack.create(paths[0], layout), HeadPack.create(paths[1], held_out_layout(options.held_out, resolution))
     few = max(1, options.workers // 5)
-    gpus = torch.cuda.device_count()
-    return *packs, [RenderPool(pack, options.assets, n, gpus) for pack, n in zip(packs, (options.workers, few))]
+    return *packs, [
+        RenderPool(pack, options.assets, n, options.render_gpu) for pack, n in zip(packs, (options.workers, few))
+    ]
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    peers, device = Peers.join(options.device)
-    torch.backends.cudnn.benchmark = True
+    device = torch.device(options.device)
+    # trying more algorithms cost 20 s at the first step of a phase, beside processes that render on the same GPU
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 2
     torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it anyway
+    begin = time.perf_counter()
     options.out.mkdir(parents=True, exist_ok=True)
     shape = shape_of(options.size, len(head_vector(0, 0.0)))
-    rendering: list[RenderPool] = []
+    pack, judged, rendering = open_packs(options, shape.resolution)
     try:
-        if peers.rank == 0:
-            pack, judged, rendering = open_packs(options, shape.resolution)
-        peers.heed(0.0)  # the packs are there
-        if peers.rank > 0:
-            pack, judged = (HeadPack(options.packs / name) for name in ("training", "held-out"))
-        run(options, shape, HeadStore(pack, device, peers), HeadStore(judged, device), rendering)
+        store, held_out = HeadStore(pack, device), HeadStore(judged, device)
+        config = TrainConfig(**{name: getattr(options, name) for name in asdict(TrainConfig())})
+        trainer = Trainer(config, shape, store, device)
+        state = options.out / "state.pt"
+        if state.exists():
+            trainer.load(state)
+        elif options.carried:
+            trainer.load_compact(options.carried)
+        elif options.init:
+            trainer.start_from(load_generator(options.init))
+        millions = sum(p.numel() for p in trainer.generator.parameters()) / 1e6
+        print(f"{millions:.2f} M parameters, z has {shape.z_dim} entries, on {device}", flush=True)
+        wait_for(pack, min(options.start_heads, pack.layout.heads), rendering[0] if rendering else None)
+        store.refresh()
+        print(f"{len(store)} heads rendered {time.perf_counter() - begin:.1f} s after the start", flush=True)
+        train(trainer, held_out, options, rendering)
+        wait_for(judged, judged.layout.heads, rendering[1] if rendering else None)
+        held_out.refresh()
+        result = report(trainer.average, held_out, options.out, len(held_out))
+        notes = {"heads": len(held_out)} | {k: round(v, 4) for k, v in result.items()}
+        export(trainer, options.out, {"evaluation": notes})
+        if device.type == "cuda":
+            print(f"peak GPU memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB", flush=True)
     finally:
         for pool in rendering:
             pool.stop()
-        Peers.leave()
-
-
-def run(
-    options: argparse.Namespace, shape: EG3DConfig, store: HeadStore, held_out: HeadStore, rendering: list[RenderPool]
-) -> None:
-    """Trains; then process 0 judges and exports."""
-    begin = time.perf_counter()
-    config = TrainConfig(**{name: getattr(options, name) for name in asdict(TrainConfig())})
-    trainer = Trainer(config, shape, store, store.device)
-    state = options.out / "state.pt"
-    if state.exists():
-        trainer.load(state)
-    elif options.carried:
-        trainer.load_compact(options.carried)
-    elif options.init:
-        trainer.start_from(load_generator(options.init))
-    leader, pack = store.peers.rank == 0, store.pack
-    wait_for(pack, min(options.start_heads, pack.layout.heads), rendering[0] if rendering else None)
-    store.refresh()
-    if leader:
-        millions = sum(p.numel() for p in trainer.generator.parameters()) / 1e6
-        print(f"{millions:.2f} M parameters, z has {shape.z_dim} entries, on {store.peers.world} × {store.device}")
-        print(f"{len(store)} heads rendered {time.perf_counter() - begin:.1f} s after the start", flush=True)
-    train(trainer, held_out, options, rendering)
-    if not leader:
-        return
-    wait_for(held_out.pack, held_out.pack.layout.heads, rendering[1] if rendering else None)
-    held_out.refresh()
-    result = report(trainer.average, held_out, options.out, len(held_out))
-    notes = {"heads": len(held_out)} | {k: round(v, 4) for k, v in result.items()}
-    export(trainer, options.out, {"evaluation": notes})
-    if store.device.type == "cuda":
-        print(f"peak GPU memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB", flush=True)
 
 
 if __name__ == "__main__":

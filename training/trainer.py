@@ -151,9 +151,8 @@ class Trainer:
     def step(self) -> dict[str, Tensor]:
         """One step of everything; returns the losses by name, on the device (reading them waits for it)."""
         config, phase = self.config, self.phase
-        # one seed a step and process: what a step draws does not depend on how the run was cut into pieces
-        peers = self.store.peers
-        seed = (config.seed << 32) + self.step_count * peers.world + peers.rank
+        # one seed a step: what a step draws does not depend on how the run was cut into pieces
+        seed = (config.seed << 32) + self.step_count
         draw = torch.Generator().manual_seed(seed)
         self.jitter.manual_seed(seed)
         enlarge = phase in ("full", "adversarial")
@@ -198,7 +197,6 @@ class Trainer:
         if self.judge_steps == config.judge_warmup or self.judge_steps % LAZY == 0:
             reference = terms["image"] + terms["gradient"]
             now = torch.stack([gradient_share(reference, term, image) for term in (opinion, distance)])
-            self.store.peers.average([now])
             self.shares = now if self.judge_steps == config.judge_warmup else self.shares.lerp(now, 0.2)
         terms |= {"opinion": opinion.detach(), "matching": distance.detach()}
         return config.adversarial * self.shares[0] * opinion + config.matching * self.shares[1] * distance
@@ -209,7 +207,6 @@ class Trainer:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         for p in parameters:
             torch.nan_to_num(p.grad, nan=0.0, posinf=1e5, neginf=-1e5, out=p.grad)
-        self.store.peers.average([p.grad for p in parameters if p.grad is not None])
         nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
         output = self.generator.decoder.net[-1]
         rows = (output.get_parameter("weight"), output.get_parameter("bias"))
@@ -233,7 +230,6 @@ class Trainer:
             total = loss + self.config.r1 * LAZY * r1_penalty(self.judge, real)
         self.judge_optimizer.zero_grad(set_to_none=True)
         total.backward()
-        self.store.peers.average([p.grad for p in self.judge.parameters() if p.grad is not None])
         self.judge_optimizer.step()
         self.judge_steps += 1
         return {"judge": loss}

@@ -1,10 +1,6 @@
 """The trainer on balls that are drawn by formula, and one real head where MakeHuman's data is there."""
 
 import math
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +10,6 @@ import torch
 from pmv.camera import Camera
 from pmv.errors import InputError
 from pmv.generators import load_generator
-from tests.conftest import ROOT
 from training.batches import HeadStore
 from training.data import (
     DEPTH_ORIGIN,
@@ -139,55 +134,6 @@ def test_a_run_goes_on_from_what_travels(store, tmp_path):
         assert losses[1][name] == pytest.approx(losses[0][name], rel=0.02)
     with pytest.raises(InputError, match="no compact checkpoint"):
         second.load_compact(tmp_path)
-
-
-_PEER = """
-import sys, torch
-from pathlib import Path
-from tests.training.test_generator import QUICK, Z_DIM, shape_of
-from training.batches import HeadStore
-from training.data import HeadPack
-from training.parallel import Peers
-from training.trainer import Trainer
-torch.set_num_threads(1)
-peers, device = Peers.join("cpu")
-store = HeadStore(HeadPack(Path(sys.argv[1])), device, peers)
-store.refresh()
-trainer = Trainer(QUICK, shape_of("tiny", Z_DIM), store, device)
-trainer.step_count = 11  # adversarial, so that both networks learn
-for _ in range(4):
-    trainer.step()
-clock = peers.heed(10.0 + peers.rank)
-weights = torch.cat([p.flatten() for m in (trainer.generator, trainer.judge) for p in m.parameters()])
-print(len(store), clock[0], weights.double().sum().item(), weights.double().square().sum().item())
-Peers.leave()
-"""
-
-
-def test_two_processes_take_half_the_heads_each_and_stay_equal(tmp_path):
-    ball_pack(tmp_path / "balls", 3)
-    environment = dict(os.environ, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()), WORLD_SIZE="2")
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", _PEER, str(tmp_path / "balls")],
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [process.communicate(timeout=120)[0].split() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert [words[0] for words in said] == ["2", "1"]
-    assert [float(words[1]) for words in said] == [10.0, 10.0]
-    assert said[0][2:] == said[1][2:] and len(said[0]) == 4
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_export_loads_and_draws_the_same(store, held_out, tmp_path):
