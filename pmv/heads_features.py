@@ -1,4 +1,4 @@
-"""The perceptual network that ships with pmv: features of a small convolutional network that learned to read heads.
+"""The perceptual network of our own: features of a small convolutional network that learned to read heads.
 
 `training/perceptual.py` trains it on synthetic heads to say what they are (their parameters z) and where every pixel
 lies on them (position, normal, silhouette, the picture without noise), whatever the background, colour cast, blur and
@@ -16,11 +16,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pmv.artifacts import save_tensors
-from pmv.errors import AssetsError
+from pmv.artifacts import file_hash, read_json, save_tensors
+from pmv.errors import AssetsError, InputError
 from pmv.losses import masked_mean
 
 SLOPE = 0.1
@@ -78,8 +79,8 @@ class HeadsFeatures(nn.Module):
 
     @property
     def smallest(self) -> int:
-        """Pixels a side that a picture must have: two on the coarsest level."""
-        return 2 ** len(self.shape.channels)
+        """Pixels a side that a picture must have: one on the coarsest level."""
+        return 2 ** (len(self.shape.channels) - 1)
 
     def features(self, image: Tensor) -> list[Tensor]:
         """Images [N,3,H,W] in [-1,1] → features of each level, [N,C,H/2^i,W/2^i] (rounded down), of unit length over
@@ -120,13 +121,28 @@ def save_heads_features(network: HeadsFeatures, path: Path, notes: dict) -> None
 def load_heads_features(path: Path) -> HeadsFeatures:
     """The network of a file that `save_heads_features` wrote, in fp32, frozen, on the CPU.
 
+    Args:
+        path: of the weights; a JSON of the same name beside them says their sha256, as `training/perceptual.py`
+            leaves it.
+
     Raises:
-        AssetsError: missing, damaged, or of another kind; says the file.
+        AssetsError: missing, changed, or of another kind; says the file.
     """
+    sidecar = path.with_suffix(".json")
+    if not path.is_file():
+        raise AssetsError(f"{path}: no such file; give the weights that training.perceptual wrote")
+    try:
+        expected = read_json(sidecar)["sha256"]
+    except (InputError, KeyError, TypeError) as error:
+        raise AssetsError(
+            f"{sidecar}: missing or damaged; put the one that was written with {path.name} there"
+        ) from error
+    if file_hash(path) != expected:
+        raise AssetsError(f"{path}: not the file that {sidecar.name} describes; copy both again from where they come")
     try:
         state = {name: value.float() for name, value in load_file(path).items()}
         network = HeadsFeatures(FeatureShape.of(state))
         network.load_state_dict(state)
-    except Exception as error:
+    except (SafetensorError, RuntimeError, KeyError, IndexError) as error:
         raise AssetsError(f"{path}: no weights of the heads' perceptual network ({type(error).__name__})") from error
     return network.eval().requires_grad_(False)

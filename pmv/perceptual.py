@@ -1,4 +1,5 @@
-"""Perceptual distances by name: the package `lpips`, with its trained weights or with seeded random ones.
+"""Perceptual distances by name: the package `lpips`, with its trained weights or with seeded random ones; or by file, a
+network that `training/perceptual.py` trained on synthetic heads (`pmv/heads_features.py`).
 
 The trained variants ("lpips-alex", "lpips-vgg", "lpips-squeeze") need backbone weights that torchvision
 downloads once. The "lpips-random-…" variants need no file: the same architecture, He-initialised from a fixed
@@ -19,7 +20,9 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
+from pmv.artifacts import file_hash
 from pmv.errors import AssetsError, PmvError
+from pmv.heads_features import load_heads_features
 from pmv.losses import masked_mean
 
 BACKBONES = {  # torchvision's file in the torch cache
@@ -48,20 +51,55 @@ class PerceptualLoss(nn.Module):
         """
         if min(a.shape[-2:]) < _SMALLEST:
             raise ValueError(f"{self.name} needs images of at least {_SMALLEST} pixels, got {tuple(a.shape)}")
+        return self.network(a, b, mask)
+
+
+def identity(name: str) -> str:
+    """What tells whether two distances are the same: a name of `NAMES` itself, or the sha256 of the file.
+
+    Raises:
+        PmvError: neither a name nor the path of a .safetensors file.
+        AssetsError: no such file.
+    """
+    if name in NAMES:
+        return name
+    path = Path(name)
+    if path.suffix != ".safetensors":
+        known = ", ".join(NAMES)
+        raise PmvError(f"unknown perceptual loss {name!r}: choose one of {known}, or a .safetensors file")
+    if not path.is_file():
+        raise AssetsError(f"{path}: no such file; give the weights that training.perceptual wrote")
+    return file_hash(path)
+
+
+class _Lpips(nn.Module):
+    """The package's network, with the mask."""
+
+    def __init__(self, network: Any):
+        super().__init__()
+        self.network: Any = network
+
+    def forward(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
         self.network.spatial = mask is not None
         return masked_mean(self.network(a, b), mask)
 
 
 def load_perceptual(name: str, device: torch.device | str = "cpu") -> PerceptualLoss:
-    """The perceptual distance called `name` (one of `NAMES`), frozen, on a device. The global random state is
-    left alone.
+    """The perceptual distance called `name` (one of `NAMES`, or the path of weights that `training/perceptual.py`
+    wrote), frozen, on a device. The global random state is left alone.
+
+    A distance from a file is called "heads-features-" and the first digits of its sha256, because distances of
+    different weights cannot be compared.
 
     Raises:
         PmvError: unknown name.
-        AssetsError: weights neither in the torch cache nor downloadable.
+        AssetsError: weights neither in the torch cache nor downloadable; or the file is missing, changed or of
+            another kind.
     """
-    if name not in NAMES:
-        raise PmvError(f"unknown perceptual loss {name!r}: choose one of {', '.join(NAMES)}")
+    content = identity(name)
+    if content != name:
+        network = load_heads_features(Path(name))
+        return PerceptualLoss(f"heads-features-{content[:8]}", network).eval().to(device)
     net, random = name.rsplit("-", 1)[-1], "-random-" in name
     # importing lpips takes torchvision along, seconds that only this function should cost
     from lpips import LPIPS
@@ -79,7 +117,7 @@ def load_perceptual(name: str, device: torch.device | str = "cpu") -> Perceptual
         ) from error
     if random:
         _initialise(network)
-    return PerceptualLoss(name, network).eval().to(device)
+    return PerceptualLoss(name, _Lpips(network)).eval().to(device)
 
 
 def _initialise(network: nn.Module) -> None:

@@ -24,7 +24,7 @@ class RunConfig:
         domain: what it draws, a file of configs/generators; "auto" finds out, see `stages.domain`.
         seed: of every random number drawn in the run.
         device: "cpu", "cuda", or "auto" (cuda where there is one).
-        perceptual: name of the perceptual distance, see `pmv.perceptual`.
+        perceptual: name of the perceptual distance, or the path of a network's weights, see `pmv.perceptual`.
     """
 
     generator: str

@@ -11,6 +11,7 @@ from pmv.artifacts import file_hash, new_folder
 from pmv.errors import InputError, PhotoError, PmvError, disk_errors
 from pmv.generators import load_generator
 from pmv.manifest import manifest
+from pmv.perceptual import NAMES as PERCEPTUAL
 from stages.config import Config, load_config, read_yaml
 from stages.domain import AUTO, domain_layers
 from stages.edit import check_frame
@@ -130,11 +131,14 @@ def configure(
 
 
 def _located(config: Config) -> Config:
-    """The config with an absolute path to the generator, so that the run can be resumed from another folder."""
-    name = config.run.generator
-    if name in manifest() or not Path(name).exists():
-        return config
-    return replace(config, run=replace(config.run, generator=str(Path(name).resolve())))
+    """The config with absolute paths to generator and perceptual network, so that the run can be resumed from another
+    folder."""
+    run = config.run
+    if run.generator not in manifest() and Path(run.generator).exists():
+        run = replace(run, generator=str(Path(run.generator).resolve()))
+    if run.perceptual not in PERCEPTUAL and Path(run.perceptual).exists():
+        run = replace(run, perceptual=str(Path(run.perceptual).resolve()))
+    return replace(config, run=run)
 
 
 def _check_free(folder: RunFolder, image: Path) -> None:

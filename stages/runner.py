@@ -34,7 +34,7 @@ from pmv.generators import load_generator
 from pmv.generators.settings import with_settings
 from pmv.images import to_uint8, write_png
 from pmv.mesh import write_ply
-from pmv.perceptual import load_perceptual
+from pmv.perceptual import identity, load_perceptual
 from pmv.sheets import tile
 from pmv.video import write_mp4
 from stages.config import Config, plain
@@ -97,6 +97,10 @@ class Runner:
         return tensors_hash(self.generator.state_dict())
 
     @cached_property
+    def perceptual_identity(self) -> str:
+        return identity(self.config.run.perceptual)
+
+    @cached_property
     def perceptual(self) -> Callable[..., Tensor]:
         return load_perceptual(self.config.run.perceptual, self.device)
 
@@ -133,7 +137,7 @@ class Runner:
                 "config": plain(self.config.stages[stage.name]),
                 "inputs": inputs,
                 "generator": [self.generator_hash, plain(self.config.generator)],
-                "perceptual": self.config.run.perceptual,
+                "perceptual": self.perceptual_identity,
                 "seed": self.config.run.seed,
                 "code": pmv.__version__,
             }

@@ -273,6 +273,11 @@ def test_a_run_keeps_its_domain_and_its_numbers(work: Path, tiny_generator, monk
     assert file_hash(run / "config.yaml") == before
     assert go("generator.radius=3", resume=run)["generator"]["radius"] == 3.0
     assert go(resume=run)["generator"]["radius"] == 3.0
+    # a perceptual network is found again from another folder, too
+    (work / "features.safetensors").write_bytes(b"weights")
+    monkeypatch.chdir(work)
+    kept = go("run.perceptual=features.safetensors", resume=run)["run"]["perceptual"]
+    assert kept == str((work / "features.safetensors").resolve())
     # another domain, another generator: their numbers replace the old ones
     named = go("run.domain=ffhq", resume=run)
     assert named["generator"]["pivot"] == [0.0, 0.0, 0.2] and named["coarse"]["yaw"] == 30.0

@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pmv.artifacts import file_hash
-from pmv.errors import InputError
+from pmv.artifacts import file_hash, write_json
+from pmv.errors import InputError, PmvError
+from pmv.heads_features import FeatureShape, HeadsFeatures, save_heads_features
 from stages.config import GeneratorConfig, RunConfig, load_config, plain, preset_names, read_yaml, resolve
 from stages.folder import RunFolder, Sources
 from stages.runner import Runner, stage_seed
@@ -89,6 +90,25 @@ def test_a_changed_setting_runs_what_depends_on_it(run: Path, settings: list[str
     fakes.run(run)
     assert fakes.run(run, settings) == expected
     assert read_yaml(run / "config.yaml") == fakes.config(*settings).as_dict()
+
+
+def test_another_perceptual_network_runs_everything_again_and_the_same_under_another_name_nothing(run, tmp_path):
+    def store(path: Path, weight: float) -> Path:
+        features = HeadsFeatures(FeatureShape((3, 4), 2))
+        features.load_state_dict({k: torch.full_like(v, weight) for k, v in features.state_dict().items()})
+        save_heads_features(features, path, {})
+        write_json(path.with_suffix(".json"), {"sha256": file_hash(path)})
+        return path
+
+    network, copy = (store(tmp_path / f"{name}.safetensors", 1.0) for name in "ab")
+    first = [f"run.perceptual={network}"]
+    assert fakes.run(run) == fakes.run(run, first) == ["draw", "fit", "tune", "judge"]
+    assert fakes.run(run, [f"run.perceptual={copy}"]) == []
+    store(network, 2.0)
+    assert fakes.run(run, first) == ["draw", "fit", "tune", "judge"]
+    network.unlink()
+    with pytest.raises(PmvError, match=r"a\.safetensors: no such file"):
+        fakes.run(run, first)
 
 
 def test_from_and_until(run: Path):
