@@ -239,18 +239,22 @@ def _march_sparse(
         if hit is not None:
             matters &= hit[..., None]
         matters = F.pad(matters, (1, 0)) | F.pad(matters, (0, 1))
-        item, ray, sample = matters.nonzero(as_tuple=True)
-        row = _rows(matters)
-    points = origins[item, ray] + t[item, ray, sample, None] * directions[item, ray]
-    kept_density, kept_features = _density_of(field, points, item, row, batch)
-    density = density.index_put((item, ray, sample), kept_density)
+        row = _rows(matters) if batch > 1 else None
+        ray, sample = matters.flatten(0, 1).nonzero(as_tuple=True)  # rays of all items in one list
+    t_kept = t.flatten(0, 1)[ray, sample, None]
+    points = origins.flatten(0, 1)[ray] + t_kept * directions.flatten(0, 1)[ray]
+    if row is None:
+        kept_density, kept_features = (x[0] for x in field.density(points[None], True))
+    else:
+        kept_density, kept_features = _density_of_items(field, points, ray // rays, row, batch)
+    density = density.flatten(0, 1).index_put((ray, sample), kept_density[:, 0]).reshape(density.shape)
     weights, middles = _weights(t, density)
     if hit is not None:
         weights = weights * hit[..., None]
 
     def features_of(half: Tensor) -> Tensor:
-        weighted = kept_features * half[item, ray, sample, None]
-        summed = weighted.new_zeros(batch * rays, weighted.shape[1]).index_add(0, item * rays + ray, weighted)
+        weighted = kept_features * half.flatten(0, 1)[ray, sample, None]
+        summed = weighted.new_zeros(batch * rays, weighted.shape[1]).index_add(0, ray, weighted)
         return summed.reshape(batch, rays, -1)
 
     summed, alpha = _composite(weights, features_of)
@@ -264,15 +268,12 @@ def _rows(chosen: Tensor) -> Tensor:
     return torch.arange(int(counts.sum()), device=chosen.device) - starts.repeat_interleave(counts)
 
 
-def _density_of(field: Field, points: Tensor, item: Tensor, row: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-    """Density [K] and features [K,C] at points [K,3], of which point k lies in the volume of batch item `item[k]` [K].
+def _density_of_items(field: Field, points: Tensor, item: Tensor, row: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+    """Density [K,1] and features [K,C] at points [K,3], of which point k lies in the volume of batch item `item[k]`.
 
     A field takes as many points of every item, so the shorter lists are filled up with points outside the box.
     """
-    if batch == 1:
-        density, features = field.density(points[None], True)
-        return density[0, :, 0], features[0]
     longest = int(row.max()) + 1 if len(row) else 0
     padded = points.new_full((batch, longest, 3), _OUTSIDE).index_put((item, row), points)
     density, features = field.density(padded, True)
-    return density[item, row, 0], features[item, row]
+    return density[item, row], features[item, row]
