@@ -39,6 +39,13 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path to write to; on success it is flushed and renamed to `path`, on failure removed."""
@@ -48,6 +55,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # safetensors keeps its files from everybody else
         os.replace(temporary, path)
         fsync_folder(path.parent)
     finally:

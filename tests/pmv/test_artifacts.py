@@ -1,6 +1,7 @@
 """Files that are complete or absent; dataclasses in safetensors; the finished inversion."""
 
 import copy
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,16 @@ def test_fields_come_back_exactly(tmp_path: Path):
     assert back["noise"].keys() == value.noise.keys() and torch.equal(back["noise"]["b.c"], value.noise["b.c"])
     assert back["noise"]["a"].dtype == torch.int64
     assert (back["empty"], back["metrics"], back["score"]) == ({}, {"psnr": 30.5}, 0.25)
+
+
+def test_files_are_readable_as_the_user_wants_them(tmp_path: Path):
+    before = os.umask(0o027)
+    try:
+        save_packed(tmp_path / "a.safetensors", pack(everything()))
+        write_json(tmp_path / "a.json", {})
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a.safetensors", "a.json")] == [0o640, 0o640]
 
 
 def test_equal_content_is_equal_in_bytes_and_hash(tmp_path: Path):
