@@ -53,6 +53,13 @@ def test_empty_rays_hold_nothing():
     assert out.features[0, empty].abs().max() < 1e-5 and out.alpha[0, empty].abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("items", [1, 2])
+def test_a_picture_of_nothing(items):
+    origins, directions, near, far = (torch.cat([x] * items) for x in rays())
+    out = march(Ball(0.1, 50.0), origins + 1.0, directions, near, far, 16, 16, None)
+    assert out.features.shape == (items, 64, 2) and out.features.abs().max() == 0 and out.alpha.abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("items", [1, 3])
 @pytest.mark.parametrize("jitter", [False, True])
 def test_sparse_march_equals_dense_march(jitter, items):
