@@ -192,7 +192,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--save-seconds", type=float, default=120)
     defaults = TrainConfig()
     for name, value in asdict(defaults).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help="see TrainConfig")
+        kind: dict = {"action": argparse.BooleanOptionalAction} if isinstance(value, bool) else {"type": type(value)}
+        parser.add_argument(f"--{name.replace('_', '-')}", default=value, help="see TrainConfig", **kind)
     options = parser.parse_args(arguments)
     if options.smoke:
         smoke = dict(minutes=0.6, half_until=0.2, raw_until=0.4, adversarial_from=0.7, judge_warmup=5, log_seconds=2.0)

@@ -1,7 +1,6 @@
 """What the generator is trained on: the true pictures, alpha and depth of heads whose latent is known, then a judge's
 opinion."""
 
-import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from pmv.camera import Camera
 from pmv.generators import EG3DGenerator, Render
+from pmv.generators.volume import Jitter
 from training.batches import Batch
 
 
@@ -81,9 +81,10 @@ def render_batch(
     batch: Batch,
     condition: Camera,
     resolution: int,
-    jitter: torch.Generator,
+    jitter: Jitter,
     enlarge: bool,
-    mixed: contextlib.AbstractContextManager | None = None,
+    mixed: bool = False,
+    keep: int | None = None,
 ) -> Render:
     """The batch's views as the generator sees them.
 
@@ -91,19 +92,20 @@ def render_batch(
         condition: a camera for the mapping (it ignores it; on the batch's device, which spares a copy).
         resolution: rays a side.
         enlarge: run the super-resolution; without it `image` is the raw image.
-        mixed: autocast for the convolutions; the mapping and the ray marching, whose densities span six orders of
+        mixed: bfloat16 for the convolutions; the mapping and the ray marching, whose densities span six orders of
             magnitude, stay in single precision.
+        keep: samples a ray that get gradients; see `pmv.generators.volume.march`.
     """
-    mixed = mixed or contextlib.nullcontext()
+    device = batch.z.device.type
     views = len(batch.cameras) // len(batch.z)
     w = generator.map(batch.z, condition)
-    with mixed:
+    with torch.autocast(device, torch.bfloat16, enabled=mixed):
         planes = generator.planes(w)
     planes = planes.float().repeat_interleave(views, 0)
-    features, depth, alpha = generator.march(planes, batch.cameras, resolution, jitter)
+    features, depth, alpha = generator.march(planes, batch.cameras, resolution, jitter, keep)
     image = raw = features[:, :3]
     if enlarge:
-        with mixed:
+        with torch.autocast(device, torch.bfloat16, enabled=mixed):
             image, raw = generator.superresolution(raw, features, w.repeat_interleave(views, 0))
     return Render(image.float(), raw.float(), depth, alpha)
 
@@ -127,6 +129,23 @@ def supervised(render: Render, batch: Batch, weights: Weights) -> dict[str, Tens
         terms["image"] = weights.image * weighted_l1(render.image, batch.image, fine)
         terms["gradient"] = weights.gradient * gradient_difference(render.image, batch.image, fine)
     return terms
+
+
+def learn(
+    generator: EG3DGenerator,
+    batch: Batch,
+    condition: Camera,
+    resolution: int,
+    jitter: Jitter,
+    enlarge: bool,
+    mixed: bool,
+    keep: int | None,
+) -> tuple[Render, dict[str, Tensor], Tensor]:
+    """What a step computes for the generator, in one piece so that a compiler sees all of it: the batch's views (see
+    `render_batch`), their supervised terms and the sum of these."""
+    render = render_batch(generator, batch, condition, resolution, jitter, enlarge, mixed, keep)
+    terms = supervised(render, batch, Weights())
+    return render, terms, torch.stack(list(terms.values())).sum()
 
 
 def gradient_share(reference: Tensor, term: Tensor, image: Tensor) -> Tensor:

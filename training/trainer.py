@@ -9,6 +9,7 @@ import contextlib
 import copy
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pmv.artifacts import atomic_path, read_json, write_json
 from pmv.errors import InputError
-from pmv.generators import EG3DConfig, EG3DGenerator
+from pmv.generators import EG3DConfig, EG3DGenerator, Render
+from pmv.generators.volume import Jitter
 from training.batches import Batch, HeadStore
 from training.discriminator import DualDiscriminator, feature_matching, r1_penalty
-from training.objective import Weights, gradient_share, render_batch, supervised
+from training.objective import Weights, gradient_share, learn, supervised
 
 _NETWORKS = ("generator", "average", "judge")
 _COUNTERS = ("step_count", "judge_steps", "elapsed", "fresh_at")
@@ -55,7 +57,10 @@ class TrainConfig:
         mapping_speed: factor on the learning rate of the mapping network, whose own multiplier (0.01) suits
             StyleGAN's Gaussian z, not a z whose every entry means something.
         gradient_clip: largest norm of the generator's gradient.
-        precision: "single", or "mixed" for bfloat16 convolutions in generator and discriminator (R1 stays single).
+        precision: "single", or "mixed" for bfloat16 convolutions in generator and discriminator.
+        keep: samples a ray that get features and gradients; 0 = as many as matter, which a GPU must wait to hear.
+        compiled: fuse the step with torch.compile: a minute or two at the start of every phase, then twice the speed
+            on a GPU (benchmarks/README.md).
         seed: of weights, batches and jitter.
     """
 
@@ -78,6 +83,8 @@ class TrainConfig:
     mapping_speed: float = 50.0
     gradient_clip: float = 5.0
     precision: str = "single"
+    keep: int = 0
+    compiled: bool = False
     seed: int = 0
 
 
@@ -94,6 +101,8 @@ class Trainer:
     def __init__(self, config: TrainConfig, shape: EG3DConfig, store: HeadStore, device: torch.device) -> None:
         if config.precision not in ("single", "mixed"):
             raise InputError(f"precision {config.precision!r} is neither single nor mixed")
+        if config.compiled and not config.keep:
+            raise InputError("a compiled step needs a fixed number of samples a ray: give --keep, say 16")
         self.config, self.store, self.device = config, store, device
         torch.manual_seed(config.seed)
         generator = EG3DGenerator(shape)
@@ -113,6 +122,8 @@ class Trainer:
         self.optimizer = torch.optim.Adam([{"params": mapping}, {"params": rest}], betas=(0.9, 0.99), fused=fused)
         self.judge_optimizer = torch.optim.Adam(self.judge.parameters(), betas=(0.0, 0.99), fused=fused)
         self.shares = torch.zeros(2, device=device)
+        compiler = partial(torch.compile, fullgraph=True, dynamic=False) if config.compiled else (lambda f: f)
+        self._learn, self._compiled_judge = compiler(learn), compiler(self.judge)
         self.condition = self.generator.spec.canonical_camera.to(device)
         self.jitter = torch.Generator(device)
         self.step_count, self.judge_steps, self.elapsed = 0, 0, 0.0
@@ -161,14 +172,21 @@ class Trainer:
         rate = self.learning_rate()
         for group, speed in zip(self.optimizer.param_groups, self.speeds):
             group["lr"] = rate * speed
-        render = render_batch(self.generator, batch, self.condition, resolution, self.jitter, enlarge, self.mixed())
-        terms = supervised(render, batch, Weights())
-        loss = torch.stack(list(terms.values())).sum()
+        render, terms, loss = self._learn(
+            self.generator,
+            batch,
+            self.condition,
+            resolution,
+            self._jitter(len(batch.cameras), resolution),
+            enlarge,
+            config.precision == "mixed",
+            config.keep or None,
+        )
         fake = None
         if phase == "adversarial":
             fake = DualDiscriminator.pair(render.image, render.raw, render.alpha)
             real = self._real_pair(batch)
-            loss = loss + self._opinion(fake, real, render.image, terms)
+            loss = loss + self._opinion(fake, real, render, batch, terms)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._update()
@@ -177,26 +195,40 @@ class Trainer:
         self.step_count += 1
         return {name: value.detach() for name, value in terms.items()}
 
+    def _jitter(self, views: int, resolution: int) -> Jitter:
+        """Randomness along the rays of a step; compiled code takes numbers, not a generator."""
+        if not self.config.keep:
+            return self.jitter
+        shape = self.generator.config
+        rays = resolution * resolution
+
+        def uniform(*sides: int) -> Tensor:
+            return torch.rand(sides, generator=self.jitter, device=self.device)
+
+        return uniform(views, rays, shape.coarse_samples), uniform(views * rays, shape.fine_samples)
+
     def _real_pair(self, batch: Batch) -> Tensor:
         raw, alpha, _ = batch.raw(self.generator.spec.neural_resolution)
         return DualDiscriminator.pair(batch.image, raw, alpha)
 
-    def _opinion(self, fake: Tensor, real: Tensor, image: Tensor, terms: dict[str, Tensor]) -> Tensor:
+    def _opinion(self, fake: Tensor, real: Tensor, render: Render, batch: Batch, terms: dict[str, Tensor]) -> Tensor:
         """The discriminator's part of the generator's loss; adds its terms to `terms`."""
         config = self.config
         if self.judge_steps < config.judge_warmup:
             return fake.new_zeros(())
         self.judge.requires_grad_(False)
         with self.mixed():
-            logits, features = self.judge(fake)
+            logits, features = self._compiled_judge(fake)
             with torch.no_grad():
                 _, true_features = self.judge(real)
         logits, features = logits.float(), [f.float() for f in features]
         self.judge.requires_grad_(True)
         opinion, distance = F.softplus(-logits).mean(), feature_matching(features, [f.float() for f in true_features])
         if self.judge_steps == config.judge_warmup or self.judge_steps % LAZY == 0:
-            reference = terms["image"] + terms["gradient"]
-            now = torch.stack([gradient_share(reference, term, image) for term in (opinion, distance)])
+            # anew: those in `terms` may come from compiled code, which does not tell its gradient at the image
+            wanted = supervised(render, batch, Weights())
+            reference = wanted["image"] + wanted["gradient"]
+            now = torch.stack([gradient_share(reference, term, render.image) for term in (opinion, distance)])
             self.shares = now if self.judge_steps == config.judge_warmup else self.shares.lerp(now, 0.2)
         terms |= {"opinion": opinion.detach(), "matching": distance.detach()}
         return config.adversarial * self.shares[0] * opinion + config.matching * self.shares[1] * distance
@@ -223,11 +255,12 @@ class Trainer:
         for group in self.judge_optimizer.param_groups:
             group["lr"] = rate
         with self.mixed():
-            fake_logits, real_logits = self.judge(fake)[0].float(), self.judge(real)[0].float()
+            fake_logits, real_logits = (self._compiled_judge(x)[0].float() for x in (fake, real))
         loss = F.softplus(fake_logits).mean() + F.softplus(-real_logits).mean()
         total = loss
         if self.judge_steps % LAZY == 0:
-            total = loss + self.config.r1 * LAZY * r1_penalty(self.judge, real)
+            with self.mixed():  # not compiled: it differentiates twice
+                total = loss + self.config.r1 * LAZY * r1_penalty(self.judge, real)
         self.judge_optimizer.zero_grad(set_to_none=True)
         total.backward()
         self.judge_optimizer.step()

@@ -19,7 +19,7 @@ from pmv.errors import CheckpointError
 from pmv.generators.base import PLANE_AXES, Field, GeneratorSpec, Render
 from pmv.generators.stylegan import Backbone, FullyConnected, MappingNetwork, SynthesisNetwork
 from pmv.generators.superresolution import HEADS, SuperResolution, SuperResolutionHead
-from pmv.generators.volume import box_limits, march, sample_planes
+from pmv.generators.volume import Jitter, box_limits, march, sample_planes
 
 PLANES = 3
 
@@ -386,10 +386,10 @@ class EG3DGenerator(nn.Module):
         return camera
 
     def march(
-        self, planes: Tensor, cameras: Camera, resolution: int, jitter: torch.Generator | None
+        self, planes: Tensor, cameras: Camera, resolution: int, jitter: Jitter, keep: int | None = None
     ) -> tuple[Tensor, ...]:
         """Ray-marches r² rays a camera: features [V,C,r,r] (their first three: the raw image in [-1,1]), z-depth
-        [V,1,r,r], alpha [V,1,r,r].
+        [V,1,r,r], alpha [V,1,r,r]. `keep`: see `pmv.generators.volume.march`.
 
         One latent seen by V cameras is one field with V·r² rays, so its planes are not copied.
         """
@@ -418,6 +418,7 @@ class EG3DGenerator(nn.Module):
             config.fine_samples,
             jitter,
             hit,
+            keep=keep,
         )
         maps = (
             self._over_background(result.features, result.alpha),

@@ -34,6 +34,13 @@ def upsample_twice(image: Tensor) -> Tensor:
 
     The filter's two phases are (1,3)/4 and (3,1)/4: exactly bilinear interpolation, but with a border of zeros.
     """
+    if torch.compiler.is_compiling():  # a compiler makes one pass over memory of this
+        for dim in (2, 3):
+            around = F.pad(image, (0, 0, 1, 1) if dim == 2 else (1, 1, 0, 0))
+            before, after = (around.narrow(dim, i, image.shape[dim]) for i in (0, 2))
+            phases = [0.25 * before + 0.75 * image, 0.75 * image + 0.25 * after]
+            image = torch.stack(phases, dim + 1).flatten(dim, dim + 1)
+        return image
     padded = F.pad(image, (1, 1, 1, 1))
     return F.interpolate(padded, scale_factor=2, mode="bilinear", align_corners=False)[..., 2:-2, 2:-2]
 
@@ -41,6 +48,12 @@ def upsample_twice(image: Tensor) -> Tensor:
 def filter_after_transposed(x: Tensor) -> Tensor:
     """[N,C,2H+1,2W+1] → [N,C,2H,2W]: the (1,3,3,1)/4 filter along both axes, one pixel of zeros around (gain 4 in
     all)."""
+    if torch.compiler.is_compiling():  # sums of shifted copies, which a compiler makes one pass over memory
+        for dim in (2, 3):
+            x = F.pad(x, (0, 0, 1, 1) if dim == 2 else (1, 1, 0, 0))
+            a, b, c, d = (x.narrow(dim, i, x.shape[dim] - 3) for i in range(4))
+            x = (a + d) * 0.25 + (b + c) * 0.75
+        return x
     channels = x.shape[1]
     # (1,3,3,1) computed where x is: copied from the host, it would stall a GPU in every layer
     taps = (4.0 - (2.0 * torch.arange(4, device=x.device) - 3.0).abs()).to(x.dtype) / 4.0

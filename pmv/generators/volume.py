@@ -84,7 +84,18 @@ def _weights(t: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
     return alpha * through, (t[..., :-1] + t[..., 1:]) / 2
 
 
-def stratified(near: Tensor, far: Tensor, samples: int, jitter: torch.Generator | None) -> Tensor:
+Jitter = torch.Generator | tuple[Tensor, Tensor] | None
+"""Random sampling along rays: a generator, or uniform numbers in [0,1) drawn before, [B,R,coarse] and [B·R,fine] (for
+compiled code, which takes no generator); None is deterministic."""
+
+
+def _uniform(shape: torch.Size | tuple[int, ...], source: torch.Generator | Tensor) -> Tensor:
+    if isinstance(source, Tensor):
+        return source
+    return torch.rand(shape, generator=source, device=source.device)
+
+
+def stratified(near: Tensor, far: Tensor, samples: int, jitter: torch.Generator | Tensor | None) -> Tensor:
     """[B,R] limits → ray lengths [B,R,samples], one in each bin: at its middle, or anywhere in it with `jitter`.
 
     Bins are (far − near)/(samples − 1) wide and start at equidistant points that include both ends (EG3D's scheme).
@@ -94,12 +105,12 @@ def stratified(near: Tensor, far: Tensor, samples: int, jitter: torch.Generator 
     if jitter is None:
         offset = torch.full_like(t, 0.5)
     else:
-        offset = torch.rand(t.shape, generator=jitter, device=jitter.device).to(t)
+        offset = _uniform(t.shape, jitter).to(t)
     return t + offset * ((far - near) / (samples - 1))[..., None]
 
 
 @torch.no_grad()
-def importance(t: Tensor, weights: Tensor, samples: int, jitter: torch.Generator | None) -> Tensor:
+def importance(t: Tensor, weights: Tensor, samples: int, jitter: torch.Generator | Tensor | None) -> Tensor:
     """Ray lengths [B,R,samples] drawn from the coarse weights by inverting their cumulative distribution.
 
     Args:
@@ -118,7 +129,7 @@ def importance(t: Tensor, weights: Tensor, samples: int, jitter: torch.Generator
     if jitter is None:
         u = torch.linspace(0.0, 1.0, samples, device=t.device).expand(len(cumulative), samples).contiguous()
     else:
-        u = torch.rand(len(cumulative), samples, generator=jitter, device=jitter.device).to(t)
+        u = _uniform((len(cumulative), samples), jitter).to(t)
     right = torch.searchsorted(cumulative, u, right=True)
     low, high = (right - 1).clamp_min(0), right.clamp_max(bins)
     c0, c1 = cumulative.gather(1, low), cumulative.gather(1, high)
@@ -153,9 +164,10 @@ def march(
     far: Tensor,
     coarse: int,
     fine: int,
-    jitter: torch.Generator | None,
+    jitter: Jitter,
     hit: Tensor | None = None,
     sparse: bool = True,
+    keep: int | None = None,
 ) -> March:
     """Marches rays through a field with `coarse` stratified and `fine` importance samples a ray.
 
@@ -164,10 +176,14 @@ def march(
         near, far: [B,R] ray lengths.
         hit: [B,R] bool; rays that miss the volume get weight zero. None: all hit.
         sparse: evaluate features, and gradients, only at samples that can matter; see `_march_sparse`.
+        keep: at most at so many samples a ray instead; see `_march_kept`.
     """
-    t = stratified(near, far, coarse, jitter)
+    first, second = jitter if isinstance(jitter, tuple) else (jitter, jitter)
+    t = stratified(near, far, coarse, first)
+    if keep is not None:
+        return _march_kept(field, origins, directions, t, fine, second, hit, keep)
     if sparse:
-        return _march_sparse(field, origins, directions, t, fine, jitter, hit)
+        return _march_sparse(field, origins, directions, t, fine, second, hit)
     batch, rays, _ = origins.shape
 
     def evaluate(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,7 +195,7 @@ def march(
     parts = [features]
     order = None
     if fine:
-        t_fine = importance(t, _weights(t, density)[0], fine, jitter)
+        t_fine = importance(t, _weights(t, density)[0], fine, second)
         density_fine, features_fine = evaluate(t_fine)
         parts.append(features_fine)
         t, order = torch.sort(torch.cat([t, t_fine], -1), dim=-1)
@@ -204,13 +220,68 @@ _CLEAR = 1e-6
 _OUTSIDE = 1e3  # world coordinate that is in no box
 
 
+@torch.no_grad()
+def _densities(
+    field: Field, origins: Tensor, directions: Tensor, t: Tensor, fine: int, jitter: torch.Generator | Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Coarse samples [B,R,coarse] → all samples [B,R,S], sorted, and their densities, without gradients."""
+    batch = len(origins)
+
+    def clear_pass(t: Tensor) -> Tensor:
+        points = origins[:, :, None] + t[..., None] * directions[:, :, None]
+        return field.density(points.reshape(batch, -1, 3), False)[0].reshape(t.shape)
+
+    density = clear_pass(t)
+    if fine:
+        t_fine = importance(t, _weights(t, density)[0], fine, jitter)
+        t, order = torch.sort(torch.cat([t, t_fine], -1), dim=-1)
+        density = torch.cat([density, clear_pass(t_fine)], -1).gather(-1, order)
+    return t, density
+
+
+def _march_kept(
+    field: Field,
+    origins: Tensor,
+    directions: Tensor,
+    t: Tensor,
+    fine: int,
+    jitter: torch.Generator | Tensor | None,
+    hit: Tensor | None,
+    keep: int,
+) -> March:
+    """As `_march_sparse`, but with the `keep` samples of each ray that weigh most: shapes that do not depend on the
+    scene, for a compiler and a GPU, which need not wait for a count. For training: where a ray has more samples that
+    matter, its features lack the least of them.
+    """
+    batch = len(origins)
+    t, density = _densities(field, origins, directions, t, fine, jitter)
+    with torch.no_grad():
+        weights, _ = _weights(t, density)
+        if hit is not None:
+            weights = weights * hit[..., None]
+        influence = F.pad(weights, (1, 0)) + F.pad(weights, (0, 1))
+        kept = influence.sort(-1, descending=True).indices[..., :keep]  # sorting beats topk on rows as short as these
+    points = origins[:, :, None] + t.gather(-1, kept)[..., None] * directions[:, :, None]
+    kept_density, kept_features = field.density(points.reshape(batch, -1, 3), True)
+    density = density.scatter(-1, kept, kept_density.reshape(kept.shape))
+    weights, middles = _weights(t, density)
+    if hit is not None:
+        weights = weights * hit[..., None]
+
+    def features_of(half: Tensor) -> Tensor:
+        return (half.gather(-1, kept)[..., None] * kept_features.reshape(*kept.shape, -1)).sum(2)
+
+    summed, alpha = _composite(weights, features_of)
+    return March(summed, _expected_depth(weights, middles, alpha, t), alpha)
+
+
 def _march_sparse(
     field: Field,
     origins: Tensor,
     directions: Tensor,
     t: Tensor,
     fine: int,
-    jitter: torch.Generator | None,
+    jitter: torch.Generator | Tensor | None,
     hit: Tensor | None,
 ) -> March:
     """The same result as the dense march in less time and memory: most samples lie in clear space or behind the
@@ -222,17 +293,8 @@ def _march_sparse(
     less than 1e-4 of their largest value.
     """
     batch, rays, _ = origins.shape
+    t, density = _densities(field, origins, directions, t, fine, jitter)
     with torch.no_grad():
-
-        def clear_pass(t: Tensor) -> Tensor:
-            points = origins[:, :, None] + t[..., None] * directions[:, :, None]
-            return field.density(points.reshape(batch, -1, 3), False)[0].reshape(t.shape)
-
-        density = clear_pass(t)
-        if fine:
-            t_fine = importance(t, _weights(t, density)[0], fine, jitter)
-            t, order = torch.sort(torch.cat([t, t_fine], -1), dim=-1)
-            density = torch.cat([density, clear_pass(t_fine)], -1).gather(-1, order)
         thickness = F.softplus((density[..., :-1] + density[..., 1:]) / 2 - 1.0) * (t[..., 1:] - t[..., :-1])
         before = torch.exp(-F.pad(thickness, (1, 0))[..., :-1].cumsum(-1))
         matters = (before > _BLOCKED) & (thickness > _CLEAR)
