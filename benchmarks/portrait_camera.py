@@ -29,8 +29,9 @@ from pmv.artifacts import write_json
 from pmv.camera import EG3D_FOCAL, Camera
 from pmv.generators import load_generator
 from pmv.images import read_bytes
+from pmv.portrait import onet
 from pmv.portrait.align import align_landmarks, choose_face, find_faces
-from pmv.portrait.crop import FRAMINGS, apply, corners, eg3d_crop, five_points, invert
+from pmv.portrait.crop import FRAMINGS, apply, corners, eg3d_crop, invert, spanning
 from pmv.portrait.face_model import FaceModel, Sample, fit_face_model, project
 from pmv.portrait.landmarks import find_landmarks
 from pmv.portrait.photo import Photo, from_tensor
@@ -130,9 +131,9 @@ def heads_framing(model: FaceModel, heads: int) -> dict[str, Any]:
             faces = find_faces(photo)
             if not faces:
                 continue
-            points = find_landmarks(photo, faces[0], model.partner).points
-            matrix = eg3d_crop(five_points(points), _SIZE, 180.0)
-            rotation, position = _pose(find_camera(apply(matrix, points) / _SIZE, model).camera)
+            landmarks = find_landmarks(photo, faces[0], model.partner)
+            matrix = eg3d_crop(landmarks.five, _SIZE, 180.0)
+            rotation, position = _pose(find_camera(apply(matrix, landmarks.points) / _SIZE, model).camera)
             centre = apply(matrix, np.array([_SIZE / 2, _SIZE / 2])) / _SIZE
             direction = rotation @ [*((centre - 0.5) / EG3D_FOCAL), 1.0]
             away = np.eye(3) - np.outer(direction, direction) / (direction @ direction)
@@ -209,20 +210,28 @@ def main(portraits: Path, out: Path, write_model: Path | None, framing: bool, he
         model = fit_face_model(list(samples.values()), shipped.partner)
         shipped = replace(model, turn_table=turn_table(model, heads))
         shipped.save(write_model)
+    # how far apart the five points of the given crops lie, in spans of what is found: 1 in the median
+    spans = {
+        name: math.sqrt(np.linalg.det(eg3d_crop(found[name].five, photo.width, _UPRIGHT)[:, :2]))
+        for name, photo in photos.items()
+    }
     as_given, copies, names = [], [], []
     for name, photo in photos.items():
         model = fit_face_model([s for other, s in samples.items() if other != name], shipped.partner)
         model = replace(model, turn_table=shipped.turn_table)
         identity = np.array([[1.0, 0, 0], [0, 1, 0]])
+        span = float(np.median([value for other, value in spans.items() if other != name]))
         pose = find_camera(samples[name].uv, model)
         rotation, radius = _error(pose.camera, truth[name], identity, identity)
-        offset = _offset(eg3d_crop(five_points(found[name].points), _SIZE, _UPRIGHT), identity, photo.width)
+        five = spanning(found[name].five, span)
+        offset = _offset(eg3d_crop(five, _SIZE, _UPRIGHT), identity, photo.width)
         as_given.append({"rotation": rotation, "radius": radius, "corners": offset[0], "level": offset[1]})
         names.append(name)
         for degrees, scale in COPIES:
             canvas, place = _placed(photo, degrees, scale)
             started = time.process_time()
             landmarks = find_landmarks(canvas, choose_face(find_faces(canvas)), shipped.partner)
+            landmarks = replace(landmarks, five=spanning(landmarks.five, span))
             aligned = align_landmarks(canvas, landmarks, FRAMINGS["eg3d"], _SIZE, _UPRIGHT, model)
             seconds = time.process_time() - started
             rotation, radius = _error(aligned.camera, truth[name], aligned.matrix, place)
@@ -261,10 +270,15 @@ def main(portraits: Path, out: Path, write_model: Path | None, framing: bool, he
         click.echo(f"{group:<18}" + "".join(f"{cell:>25}" for cell in cells))
         summary[group] = {"rotation": rotation, "radius": radius, "corners": offset, "level": level}
         summary[group]["seconds"] = None if math.isnan(seconds) else seconds
+    networks = "Face Mesh and O-Net" if onet.weights_path() else "Face Mesh alone"
+    span = float(np.median(list(spans.values())))
+    click.echo(f"five points of {networks}; their span in the given crops is {span:.4f} of what is found")
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(
         out,
         {
+            "five points": networks,
+            "span": span,
             "machine": f"{cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
             "opencv": cv2.__version__,
             "summary": summary,

@@ -124,7 +124,7 @@ def align_landmarks(
     photo: Photo, found: Landmarks, framing: crop.Framing, size: int, upright: float, model: FaceModel
 ) -> Aligned:
     """`align` from landmarks that are known."""
-    matrix = crop.eg3d_crop(crop.five_points(found.points), size, upright)
+    matrix = crop.eg3d_crop(found.five, size, upright)
     pose = find_camera(crop.apply(matrix, found.points) / size, model)
     camera = pose.camera
     if framing.middle is not None:

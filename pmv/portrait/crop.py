@@ -58,15 +58,20 @@ _STANDARD = np.array(
     ]
 )
 _STANDARD_SIZE, _MIDDLE = 300.0, 700.0
-_OURS = 1 / 1.014
-"""Face Mesh's five points span a little less than those of the detector that EG3D was prepared with: the median ratio
-over EG3D's own crops (benchmarks/portrait_camera.py)."""
+MESH_SPAN, BOTH_SPAN = 1.014, 1.011
+"""Face Mesh's five points, and their mean with O-Net's, span a little less than those that EG3D's portraits were
+cropped by: the median ratio over its own crops (benchmarks/portrait_camera.py)."""
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
     """[468,2] → [5,2]: right eye (on the left of the picture), left eye, nose tip, right and left mouth corner."""
     groups = (_RIGHT_EYE, _LEFT_EYE, _NOSE, _MOUTH[:1], _MOUTH[1:])
     return np.stack([landmarks[list(group)].mean(0) for group in groups])
+
+
+def spanning(five: np.ndarray, factor: float) -> np.ndarray:
+    """Points [P,2] drawn apart, or together, about their mean."""
+    return five.mean(0) + factor * (five - five.mean(0))
 
 
 def tilt(five: np.ndarray) -> float:
@@ -81,7 +86,7 @@ def eg3d_crop(five: np.ndarray, size: int, upright: float) -> np.ndarray:
     """The similarity that crops a photo as EG3D's training pictures were.
 
     Args:
-        five: [5,2] pixels of the photo, see `five_points`.
+        five: [5,2] pixels of the photo, as `Landmarks.five`.
         size: S, side of the picture.
         upright: degrees of tilt beyond which the head is turned upright.
 
@@ -95,7 +100,7 @@ def eg3d_crop(five: np.ndarray, size: int, upright: float) -> np.ndarray:
     solution = np.linalg.lstsq(design, turned * [1, -1], rcond=None)[0]  # y up
     scale = np.linalg.norm(solution[:3], axis=0).mean()
     origin = solution[3] * [1, -1]
-    zoom = _STANDARD_SIZE / scale * size / _MIDDLE * _OURS
+    zoom = _STANDARD_SIZE / scale * size / _MIDDLE
     return np.concatenate([zoom * turn, (size / 2 - zoom * origin)[:, None]], 1)
 
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from pmv.errors import AssetsError
-from pmv.portrait.crop import tilt
+from pmv.portrait import crop, onet
 from pmv.portrait.photo import Photo, sample
 
 MEND = "pip install --no-deps mediapipe==0.10.21"
@@ -32,6 +32,8 @@ _LANDMARKS = 468
 _SURE = 0.88  # a score that no face reaches on its head
 _EYE_CORNERS = (33, 263)  # the outer ones: the face's right (on the left of a frontal picture), its left
 _APART = 0.035  # distance of a look from the mirrored one, in face sizes, from which the mesh does not lie right
+_ALIKE = 0.1  # mean distance of O-Net's five points, in face sizes, beyond which they are of something else
+_ONET = 1 / 3  # its share in the five points; benchmarks/README.md has the figures of others
 _MARGIN = 1.5  # width of what Face Mesh is shown, in widths of the face
 
 
@@ -69,12 +71,15 @@ class Landmarks:
 
     Attributes:
         points: [468,2] in pixels of the photo; pixel i covers [i, i+1).
+        five: [5,2] in pixels of the photo: eyes, nose tip, mouth corners, as EG3D's portraits were cropped by
+            (`find_five_points`).
         presence: probability that there is a face at all.
         spread: mean distance of the points between the network's looks at the face, in face sizes: what its answer is
             worth.
     """
 
     points: np.ndarray
+    five: np.ndarray
     presence: float
     spread: float
 
@@ -261,9 +266,24 @@ def find_landmarks(photo: Photo, face: Face, partner: np.ndarray, looks: int = 1
         answers.append(points)
         presence.append(sure)
     stack = np.stack(answers)
-    found = Landmarks(stack.mean(0), float(np.mean(presence)), 0.0)
+    points = stack.mean(0)
+    found = Landmarks(points, find_five_points(photo, points), float(np.mean(presence)), 0.0)
     spread = float(np.linalg.norm(stack - found.points, axis=-1).mean() / max(found.size, 1e-6))
     return replace(found, spread=spread)
+
+
+def find_five_points(photo: Photo, mesh: np.ndarray) -> np.ndarray:
+    """Eyes, nose tip and mouth corners [5,2] of a mesh [468,2], in pixels of the photo, for `eg3d_crop`.
+
+    Two parts Face Mesh and one part O-Net (`pmv.portrait.onet`), networks that err in different ways; Face Mesh alone
+    where O-Net is not installed, does not see the face, or sees another.
+    """
+    five = crop.five_points(mesh)
+    other = onet.find_five_points(photo, mesh, float(np.radians(crop.tilt(five))))
+    size = np.sqrt(np.prod(np.ptp(mesh, axis=0)))
+    if other is None or np.linalg.norm(other - five, axis=1).mean() > _ALIKE * size:
+        return crop.spanning(five, crop.MESH_SPAN)
+    return crop.spanning(five + _ONET * (other - five), crop.BOTH_SPAN)
 
 
 def _framing(photo: Photo, face: Face, partner: np.ndarray) -> tuple[np.ndarray, float, float]:
@@ -276,7 +296,7 @@ def _framing(photo: Photo, face: Face, partner: np.ndarray) -> tuple[np.ndarray,
     for quarters in (0, 1, 3, 2):
         for seen in (face, *face.others):
             low, high = seen.box.reshape(2, 2)
-            upright = np.radians(tilt(seen.keypoints[[0, 1, 2, 3, 3]]) + 90 * quarters)
+            upright = np.radians(crop.tilt(seen.keypoints[[0, 1, 2, 3, 3]]) + 90 * quarters)
             frame = (low + high) / 2, float((high - low).max()) * _MARGIN, float(upright)
             for _ in range(2):
                 frame = _frame_of(_look(photo, *frame)[0])

@@ -52,7 +52,7 @@ def sample(pixels: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.
         pixels: uint8 or float32 [H,W] or [H,W,C].
         matrix: [2,3], pixels of the image → pixels of the result, a similarity; pixel i covers [i, i+1).
         size: S.
-        border: what lies outside: `cv2.BORDER_CONSTANT` (zero) or `cv2.BORDER_REFLECT`.
+        border: what lies outside: `cv2.BORDER_CONSTANT` (zero), `cv2.BORDER_REPLICATE` or `cv2.BORDER_REFLECT`.
 
     Returns:
         [S,S] or [S,S,C] of the image's type. Bicubic; where the image shrinks, areas are averaged.

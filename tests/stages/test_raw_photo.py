@@ -20,7 +20,7 @@ from pmv.errors import AssetsError, InputError, PhotoError
 from pmv.generators import EG3DGenerator, PanoHeadGenerator
 from pmv.images import read_image, read_mask, write_png
 from pmv.portrait.align import shipped_model
-from pmv.portrait.crop import apply, five_points
+from pmv.portrait.crop import MESH_SPAN, apply, five_points, spanning
 from pmv.portrait.face_model import project
 from pmv.portrait.landmarks import Face, Landmarks
 from stages.context import Context
@@ -62,7 +62,7 @@ class Crowd:
 
     def landmarks(self, _: Any, face: Face, *__: Any) -> Landmarks:
         (points,) = (p for p in self.places if np.array_equal(p.min(0), face.box[:2]))
-        return Landmarks(points, 1.0, self.spread)
+        return Landmarks(points, spanning(five_points(points), MESH_SPAN), 1.0, self.spread)
 
 
 @pytest.fixture

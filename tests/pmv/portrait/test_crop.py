@@ -7,7 +7,7 @@ from pmv.portrait import crop
 from pmv.portrait.photo import Photo
 
 _HALF = crop._STANDARD[[0, 1, 2, 3, 4], :2], crop._STANDARD[[1, 0, 2, 4, 3], :2] * [-1, 1]
-FIVE = 256 + (_HALF[0] + _HALF[1]) / 2 * [1, -1] * 300 * 512 / 700 * crop._OURS
+FIVE = 256 + (_HALF[0] + _HALF[1]) / 2 * [1, -1] * 300 * 512 / 700
 """Eyes, nose and mouth corners of the mean face where EG3D's 512² pictures have them."""
 
 
@@ -36,6 +36,12 @@ def test_a_little_tilt_stays():
     matrix = crop.eg3d_crop(crop.apply(similarity(5, 1, (0, 0)), FIVE), 512, 8)
     assert matrix[1, 0] == 0 and matrix[0, 1] == 0
     assert crop.eg3d_crop(crop.apply(similarity(5, 1, (0, 0)), FIVE), 512, 4)[1, 0] != 0
+
+
+def test_points_that_are_drawn_apart_stay_in_their_place():
+    apart = crop.spanning(FIVE, 1.25)
+    np.testing.assert_allclose(apart.mean(0), FIVE.mean(0))
+    assert crop.eg3d_crop(apart, 512, 8)[0, 0] * 1.25 == pytest.approx(crop.eg3d_crop(FIVE, 512, 8)[0, 0])
 
 
 def test_a_framing_is_wider_about_its_middle():

@@ -10,7 +10,7 @@ from pmv.errors import AssetsError, PhotoError
 from pmv.images import read_bytes
 from pmv.portrait import landmarks
 from pmv.portrait.align import align, choose_face, draw_faces, find_faces, shipped_model
-from pmv.portrait.crop import FRAMINGS, apply, five_points, tilt
+from pmv.portrait.crop import FRAMINGS, MESH_SPAN, apply, five_points, tilt
 from pmv.portrait.landmarks import Face, find_landmarks
 from pmv.portrait.photo import Photo, from_tensor
 from tests.conftest import ROOT
@@ -74,6 +74,23 @@ def test_the_framing_is_tried_until_a_look_and_its_mirror_agree(up: int, told: i
     assert abs((np.degrees(found[2]) - up + 180) % 360 - 180) < 40 and np.abs(found[0] - [200, 150]).max() < 40
     if abs(up - told) < 40:
         assert len(looks) == 4, "a detector that is right costs no more"
+
+
+def test_two_networks_agree_on_the_five_points_or_one_is_believed(monkeypatch: pytest.MonkeyPatch):
+    mesh = shipped_model().points[:, :2] * [200, -200] + [300, 300]
+    five = five_points(mesh)
+    size = np.sqrt(np.prod(np.ptp(mesh, axis=0)))
+
+    def found(other: np.ndarray | None) -> np.ndarray:
+        monkeypatch.setattr(landmarks.onet, "find_five_points", lambda photo, points, angle: other)
+        return landmarks.find_five_points(PLAIN, mesh)
+
+    alone = found(None)
+    np.testing.assert_allclose(alone, five.mean(0) + MESH_SPAN * (five - five.mean(0)))
+    np.testing.assert_allclose(found(five + [0.5 * size, 0]), alone)  # of another face
+    lower = five + np.array([0, 0, 0, 0.06, 0.06])[:, None] * size * [0, 1]
+    mouth = (found(lower) - found(five)) @ [0, 1]
+    assert mouth[3] == pytest.approx(mouth[4]) and 0.01 * size < mouth[3] < 0.04 * size, "between the two"
 
 
 @needs_networks

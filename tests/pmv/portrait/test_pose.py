@@ -9,7 +9,7 @@ import torch
 from pmv.camera import Camera
 from pmv.errors import InputError
 from pmv.portrait.align import align_landmarks, confidence_of, expected_error, shipped_model
-from pmv.portrait.crop import FRAMINGS
+from pmv.portrait.crop import FRAMINGS, five_points
 from pmv.portrait.face_model import FaceModel, Sample, fit_face_model, project
 from pmv.portrait.landmarks import Landmarks
 from pmv.portrait.photo import Photo
@@ -106,7 +106,8 @@ def test_the_model_survives_the_disk(tmp_path):
 def test_a_generators_framing_looks_at_its_own_middle():
     camera = Camera.orbit(0.3, 0.1, pivot=(0, 0, 0.15))
     photo = Photo(np.full((900, 1200, 3), 128, np.uint8))
-    found = Landmarks(seen(camera) * 300 + [500, 200], 1.0, 0.004)
+    points = seen(camera) * 300 + [500, 200]
+    found = Landmarks(points, five_points(points), 1.0, 0.004)
     eg3d = align_landmarks(photo, found, FRAMINGS["eg3d"], 256, 8, MODEL)
     pano = align_landmarks(photo, found, FRAMINGS["panohead"], 256, 8, MODEL)
     assert degrees(eg3d.camera, pano.camera) < 1e-2  # the same turn
@@ -117,7 +118,7 @@ def test_a_generators_framing_looks_at_its_own_middle():
 
 def test_confidence_falls_with_everything_that_is_wrong():
     pose = find_camera(seen(Camera.orbit(0.1, 0.0, pivot=(0, 0, 0.15))), MODEL)
-    good = Landmarks(np.zeros((468, 2)), 1.0, 0.004)
+    good = Landmarks(np.zeros((468, 2)), np.zeros((5, 2)), 1.0, 0.004)
     usual = expected_error(pose, good)
     worse = [
         expected_error(replace(pose, surprise=3.0), good),
