@@ -41,6 +41,32 @@ def trainable(generator: Generator, groups: tuple[str, ...]) -> dict[str, nn.Par
     return parameters
 
 
+def tuner(
+    generator: Generator,
+    w: Tensor,
+    noise: dict[str, Tensor],
+    groups: tuple[str, ...],
+    learning_rate: float,
+    residual_rate: float,
+) -> tuple[dict[str, nn.Parameter], torch.optim.Adam]:
+    """The parameters of pivotal tuning by state-dict name, gradients switched on, and Adam over them.
+
+    Args:
+        groups: parameter groups, at `learning_rate`.
+        residual_rate: of the residual of the tri-planes, in units of the standard deviation of the latent's planes; 0 =
+            it is not tuned.
+    """
+    parameters = trainable(generator, groups)
+    rates: list[dict] = [{"params": list(parameters.values()), "lr": learning_rate}]
+    if residual_rate:
+        with torch.no_grad():
+            spread = generator.planes(w, noise).std().item()
+        residual = trainable(generator, ("residual",))
+        rates.append({"params": list(residual.values()), "lr": residual_rate * spread})
+        parameters.update(residual)
+    return parameters, torch.optim.Adam(rates)
+
+
 def snapshot(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     """A detached copy of parameters by name, which `load_state_dict(…, strict=False)` takes back."""
     return {name: parameter.detach().clone() for name, parameter in parameters.items()}
