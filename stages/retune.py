@@ -9,7 +9,8 @@ on whether they came with the photo or later.
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch import Tensor
 from pmv.camera import Camera
 from pmv.generators.base import GeneratorSpec
 from pmv.images import resize
-from pmv.losses import alpha_hold, depth_hold, masked_l2
+from pmv.losses import alpha_hold, depth_hold, masked_mean
 from pmv.masks import SOLID
 from pmv.optimise import ramped_rate, render_views, set_rate, snapshot, tuner
 from pmv.visibility import surface_mask
@@ -60,26 +61,26 @@ class RetuneConfig:
         held_views: views at random between the pseudo-views in which the unedited head is held, as it is in the
             pseudo-views that do not show the edit.
         held_per_step: of these, in every step.
-        l2_weight, perceptual_weight: on edit and rest of every view.
-        rest_weight: of the L2 of all that is not edited against that of the edit, each a mean over its own pixels.
+        l2_weight, perceptual_weight: on every view.
+        edit_weight: added to the L2 weight of edited pixels.
         hold_weight: of depth and alpha held to the unedited head's; 0 = off.
         hold_scale: depth difference, world units, from which the hold is linear.
-        tolerance: depth difference, as a fraction of the generator's box, up to which a surface is taken for the edited
-            one, so that nothing holds it as it was.
+        tolerance: how far behind the edited surface, as a fraction of the generator's box, something is still taken for
+            it, so that nothing holds it as it was where a pseudo-view does not show the edit.
     """
 
-    steps: int = 200
+    steps: int = 250
     learning_rate: float = 3e-4
-    ramp_up: float = 0.02
-    ramp_down: float = 0.25
-    groups: tuple[str, ...] = ("all",)
+    ramp_up: float = 0.1
+    ramp_down: float = 0.5
+    groups: tuple[str, ...] = ("decoder", "superresolution")
     residual_rate: float = 0.01
     views_per_step: int = 2
     held_views: int = 12
     held_per_step: int = 1
     l2_weight: float = 10.0
     perceptual_weight: float = 1.0
-    rest_weight: float = 1.0
+    edit_weight: float = 4.0
     hold_weight: float = 1.0
     hold_scale: float = 0.01
     tolerance: float = 0.04
@@ -94,15 +95,25 @@ class RetuneOutputs:
 
 @dataclass(frozen=True)
 class _Views:
-    """What is asked for from N cameras: targets [N,3,S,S]; edits [N,1,S,S], where a view shows the edit; rests
-    [N,1,S,S], what must stay; depths, alphas [N,1,D,D] of the unedited head."""
+    """What is asked for from N cameras.
+
+    Attributes:
+        targets: [N,3,S,S].
+        edits: [N,1,S,S] in [0,1], where a view shows the edit; rests: [N,1,S,S], what must stay.
+        weights: [N], how far the view is trusted.
+        depths, alphas: [N,1,D,D] of the unedited head.
+    """
 
     cameras: Camera
     targets: Tensor
     edits: Tensor
     rests: Tensor
+    weights: Tensor
     depths: Tensor
     alphas: Tensor
+
+    def __getitem__(self, which: Tensor) -> "_Views":
+        return _Views(*(getattr(self, field.name)[which] for field in fields(self)))
 
 
 def run(inputs: RetuneInputs, config: RetuneConfig, context: Context) -> RetuneOutputs:
@@ -114,30 +125,30 @@ def run(inputs: RetuneInputs, config: RetuneConfig, context: Context) -> RetuneO
     generator.load_tuned(inputs.unedited_state)
     w, noise = inputs.pivot_w, inputs.noise
     views = _views(generator, inputs, config, context)
-    weights = torch.ones(len(views.targets)).to(inputs.confidences)
-    weights[1 : 1 + len(inputs.confidences)] = inputs.confidences
-    shows = views.edits.flatten(1).any(1)
-    showing = _Order(shows[1:].nonzero().flatten() + 1, context.rng)
-    held = _Order((~shows[1:]).nonzero().flatten() + 1, context.rng)
+    shows = views.edits.flatten(1).any(1)[1:].cpu()
+    showing = _Order(shows.nonzero().flatten() + 1, context.rng)
+    held = _Order((~shows).nonzero().flatten() + 1, context.rng)
     parameters, optimizer = tuner(generator, w, noise, config.groups, config.learning_rate, config.residual_rate)
     with context.progress(config.steps, "retune") as bar:
         for step in range(config.steps):
             set_rate(optimizer, ramped_rate(step, config.steps, config.ramp_up, config.ramp_down))
             chosen = [torch.zeros(1, dtype=torch.long), showing.next(config.views_per_step)]
-            which = torch.cat([*chosen, held.next(config.held_per_step)])
-            out = generator.render(generator.planes(w, noise), w, views.cameras[which])
-            seen, target, edit, rest = resize(out.image, size), views.targets[which], views.edits[which], views.rests[which]
-            known = torch.maximum(edit, rest)
+            asked = views[torch.cat([*chosen, held.next(config.held_per_step)])]
+            out = generator.render(generator.planes(w, noise), w, asked.cameras)
+            seen = resize(out.image, size)
+            # means over the picture, so that a small edit keeps the balance of colour and perceptual distance
+            difference = config.l2_weight * (seen - asked.targets) ** 2
+            edit = asked.weights * masked_mean(difference * (1 + config.edit_weight) * asked.edits)
+            known = torch.maximum(asked.edits, asked.rests)
             losses = {
-                "edit": config.l2_weight * (weights[which] * masked_l2(seen, target, edit)).mean(),
-                "rest": config.l2_weight * config.rest_weight * masked_l2(seen, target, rest).mean(),
+                "edit": edit.mean(),
+                "rest": masked_mean(difference * asked.rests).mean(),
                 "perceptual": config.perceptual_weight
-                * (weights[which] * context.perceptual(seen, target, known)).mean(),
+                * (asked.weights * context.perceptual(seen, asked.targets, known)).mean(),
             }
             if config.hold_weight:
-                depth, alpha = views.depths[which], views.alphas[which]
-                hold = depth_hold(out.depth, depth, (alpha > 0.9).float(), config.hold_scale)
-                losses["hold"] = config.hold_weight * (hold + alpha_hold(out.alpha, alpha)).mean()
+                hold = depth_hold(out.depth, asked.depths, (asked.alphas > 0.9).float(), config.hold_scale)
+                losses["hold"] = config.hold_weight * (hold + alpha_hold(out.alpha, asked.alphas)).mean()
             optimizer.zero_grad(set_to_none=True)
             torch.stack(list(losses.values())).sum().backward()
             optimizer.step()
@@ -150,7 +161,8 @@ def run(inputs: RetuneInputs, config: RetuneConfig, context: Context) -> RetuneO
     count = 1 + len(inputs.pseudo_cameras)
     context.preview("input_view", after[:1])
     context.preview("views", after[1:count])
-    context.preview("held_views", after[count:])
+    if len(after) > count:
+        context.preview("held_views", after[count:])
     return RetuneOutputs({**inputs.unedited_state, **snapshot(parameters)})
 
 
@@ -172,33 +184,36 @@ class _Order:
 
 def held_cameras(spec: GeneratorSpec, camera: Camera, views: Camera, count: int, rng: torch.Generator) -> Camera:
     """Cameras at random in the range of yaw and pitch that the pseudo-views span, on the input camera's sphere."""
-    yaws, pitches = (torch.cat(angles) for angles in zip(camera.yaw_pitch(spec.pivot), views.yaw_pitch(spec.pivot)))
+    angles = zip(camera.yaw_pitch(spec.pivot), views.yaw_pitch(spec.pivot))
+    yaws, pitches = (torch.cat(both) for both in angles)
     turns = torch.remainder(yaws - yaws[0] + math.pi, 2 * math.pi) - math.pi
     yaw, pitch = (
         low + (high - low) * torch.rand(count, generator=rng).to(low)
         for low, high in ((turns.min(), turns.max()), (pitches.min(), pitches.max()))
     )
     radius = (camera.position - camera.position.new_tensor(spec.pivot)).norm(dim=1).item()
-    orbit = Camera.orbit(yaws[0] + yaw, pitch, radius, spec.pivot)
-    return Camera(orbit.cam2world.to(camera.cam2world), camera.intrinsics.expand(count, 3, 3))
+    orbit = Camera.orbit(yaws[0] + yaw, pitch, radius, spec.pivot, spec.focal)
+    return Camera(orbit.cam2world, camera.intrinsics.expand(count, 3, 3))
 
 
-def _views(generator, inputs: RetuneInputs, config: RetuneConfig, context: Context) -> _Views:
+def _views(generator: Any, inputs: RetuneInputs, config: RetuneConfig, context: Context) -> _Views:
     """The input view, the pseudo-views and the held views, in this order."""
     assert inputs.edited_views is not None
     size, spec = inputs.image.shape[-1], generator.spec
     held = held_cameras(spec, inputs.camera, inputs.pseudo_cameras, config.held_views, context.rng)
     cameras = Camera.cat([inputs.camera, inputs.pseudo_cameras, held])
     before = render_views(generator, inputs.pivot_w, inputs.noise, cameras)
+    solid = before.alpha > SOLID
     edit = inputs.edit_mask if inputs.valid is None else inputs.edit_mask * inputs.valid
-    none = edit.new_zeros(len(held), 1, size, size)
-    edits = torch.cat([edit, inputs.warped_edit_masks, none])
-    pictures = torch.cat([inputs.image, inputs.edited_views, none.expand(-1, 3, -1, -1)])
-    # where the edited surface is seen, but not well enough to say how, it takes the edit from the other views
-    surface = before.depth[:1], before.alpha[:1] > SOLID
-    reach = surface_mask(
-        edit, inputs.camera, *surface, cameras, before.depth, before.alpha > SOLID, config.tolerance * spec.box
-    )
-    reach[:1] = edit
+    nothing = edit.new_zeros(len(held), 1, size, size)
+    edits = torch.cat([edit, inputs.warped_edit_masks, nothing])
+    pictures = torch.cat([inputs.image, inputs.edited_views, nothing.expand(-1, 3, -1, -1)])
     targets = torch.lerp(resize(before.image, size).clamp(-1, 1), pictures, edits)
-    return _Views(cameras, targets, edits, 1 - torch.maximum(reach, edits), before.depth, before.alpha)
+    # where a view sees the edited surface, but not well enough to say how, it takes the edit from the others
+    near = config.tolerance * spec.box
+    reach = surface_mask(edit, inputs.camera, before.depth[:1], solid[:1], cameras, before.depth, solid, near)
+    rests = 1 - torch.maximum(reach, edits)
+    # what only holds counts fully
+    weights = torch.cat([edit.new_ones(1), inputs.confidences, edit.new_ones(len(held))])
+    weights = torch.where(edits.flatten(1).any(1), weights, torch.ones_like(weights))
+    return _Views(cameras, targets, edits, rests, weights, before.depth, before.alpha)
