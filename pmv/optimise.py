@@ -1,4 +1,4 @@
-"""The pieces that the three optimising stages share: the learning-rate schedule and the step over several views."""
+"""The pieces that the optimising stages share: what is tuned, the learning-rate schedule, views of one latent."""
 
 import math
 from collections.abc import Mapping

@@ -100,7 +100,7 @@ class _Views:
     Attributes:
         targets: [N,3,S,S].
         edits: [N,1,S,S] in [0,1], where a view shows the edit; rests: [N,1,S,S], what must stay.
-        weights: [N], how far the view is trusted.
+        show: bool [N], which views show the edit; weights: [N], how far each is trusted.
         depths, alphas: [N,1,D,D] of the unedited head.
     """
 
@@ -108,6 +108,7 @@ class _Views:
     targets: Tensor
     edits: Tensor
     rests: Tensor
+    show: Tensor
     weights: Tensor
     depths: Tensor
     alphas: Tensor
@@ -125,7 +126,7 @@ def run(inputs: RetuneInputs, config: RetuneConfig, context: Context) -> RetuneO
     generator.load_tuned(inputs.unedited_state)
     w, noise = inputs.pivot_w, inputs.noise
     views = _views(generator, inputs, config, context)
-    shows = views.edits.flatten(1).any(1)[1:].cpu()
+    shows = views.show[1:].cpu()
     showing = _Order(shows.nonzero().flatten() + 1, context.rng)
     held = _Order((~shows).nonzero().flatten() + 1, context.rng)
     parameters, optimizer = tuner(generator, w, noise, config.groups, config.learning_rate, config.residual_rate)
@@ -213,7 +214,8 @@ def _views(generator: Any, inputs: RetuneInputs, config: RetuneConfig, context: 
     near = config.tolerance * spec.box
     reach = surface_mask(edit, inputs.camera, before.depth[:1], solid[:1], cameras, before.depth, solid, near)
     rests = 1 - torch.maximum(reach, edits)
-    # what only holds counts fully
+    # a view that only holds counts fully
     weights = torch.cat([edit.new_ones(1), inputs.confidences, edit.new_ones(len(held))])
-    weights = torch.where(edits.flatten(1).any(1), weights, torch.ones_like(weights))
-    return _Views(cameras, targets, edits, rests, weights, before.depth, before.alpha)
+    show = (edits > SOLID).flatten(1).any(1)
+    weights = torch.where(show, weights, torch.ones_like(weights))
+    return _Views(cameras, targets, edits, rests, show, weights, before.depth, before.alpha)

@@ -254,7 +254,7 @@ def test_edits_on_a_finished_run_keep_pivot_and_geometry(work: Path, pmv: Callab
     assert (both[11:19, 9:11] == 255).all() and (both[14:18, 12:20] == 255).all()
 
     code, _, error = pmv("invert", "--resume", "mine", "--clear-edits")
-    assert code == 0 and hashes(run) == plain, error
+    assert code == 0 and hashes(run) == plain and not {"tune", "coarse"} & set(ran(run)), error
 
     # the same edits from the start give the same bytes
     code, _, error = pmv("invert", *invert(work, "fresh", *PLACED, "--rotate", "30", "--blend", "multiply"))
