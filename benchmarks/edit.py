@@ -209,7 +209,7 @@ def _measure_pseudo_views(
     views, true and ours in turn.
     """
     cameras = carried(camera, truth.camera, _stored(run, "coarse", "pseudo_cameras"))
-    ours = [_stored(folder, "inpaint", "pseudo_views") for folder in (run, edited_run)]
+    ours = [_stored(run, "inpaint", "pseudo_views"), _stored(edited_run, "inpaint", "edited_views")]
     true = [truth.draw(head, cameras)[0] for head in (truth.head, painted)]
     front = [truth.draw(head, truth.camera)[0] for head in (truth.head, painted)]
 

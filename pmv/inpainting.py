@@ -10,29 +10,13 @@ import torch.nn.functional as F
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
-from pmv.masks import SOLID, feather
+from pmv.masks import SOLID
 
 _LIMIT = 0.3
 """Largest colour shift (images are in [-1,1]): beyond it the two sides are different materials, not one in
 another light."""
 _COARSEST = 8
 _SWEEPS = 24
-
-
-def blend_weights(visible: Tensor, edit: Tensor, feather_width: float) -> Tensor:
-    """Weight of the input's texels in each pseudo-view.
-
-    Args:
-        visible: [P,1,S,S], visible where > 0.5.
-        edit: [P,1,S,S] warped edit mask in [0,1]: an edit keeps its full weight up to the border of the
-            visible region.
-        feather_width: fraction of the image width.
-
-    Returns:
-        [P,1,S,S] in [0,1], 0 outside the visible region.
-    """
-    solid = (visible > SOLID).to(visible.dtype)
-    return torch.maximum(feather(visible, feather_width).to(visible.dtype), edit.clamp(0, 1) * solid)
 
 
 def blend(warped: Tensor, render: Tensor, weights: Tensor, shift: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The pieces that the three optimising stages share: the learning-rate schedule and the step over several views."""
+"""The pieces that the optimising stages share: what is tuned, the learning-rate schedule, views of one latent."""
 
 import math
 from collections.abc import Mapping
@@ -39,6 +39,32 @@ def trainable(generator: Generator, groups: tuple[str, ...]) -> dict[str, nn.Par
     for parameter in parameters.values():
         parameter.requires_grad_(True)
     return parameters
+
+
+def tuner(
+    generator: Generator,
+    w: Tensor,
+    noise: dict[str, Tensor],
+    groups: tuple[str, ...],
+    learning_rate: float,
+    residual_rate: float,
+) -> tuple[dict[str, nn.Parameter], torch.optim.Adam]:
+    """The parameters of pivotal tuning by state-dict name, gradients switched on, and Adam over them.
+
+    Args:
+        groups: parameter groups, at `learning_rate`.
+        residual_rate: of the residual of the tri-planes, in units of the standard deviation of the latent's planes; 0 =
+            it is not tuned.
+    """
+    parameters = trainable(generator, groups)
+    rates: list[dict] = [{"params": list(parameters.values()), "lr": learning_rate}]
+    if residual_rate:
+        with torch.no_grad():
+            spread = generator.planes(w, noise).std().item()
+        residual = trainable(generator, ("residual",))
+        rates.append({"params": list(residual.values()), "lr": residual_rate * spread})
+        parameters.update(residual)
+    return parameters, torch.optim.Adam(rates)
 
 
 def snapshot(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

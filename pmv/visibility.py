@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pmv.camera import Camera
-from pmv.geometry import depth_edges, depth_mesh, sample_depth
+from pmv.geometry import depth_edges, depth_mesh, edge_step, resize_depth, sample_depth
 from pmv.masks import SOLID, dilate, erode, smoothstep
 from pmv.raster import rasterize
 
@@ -157,6 +157,38 @@ def visibility_confidence(
     result = (agreement * seen.reshape(1, -1)).reshape(count, 1, height, width)
     result = result * facing(points, normals, camera.position, max_degrees)
     return result * facing(points, normals, pseudo_cameras.position, view_max_degrees)
+
+
+def surface_mask(
+    mask: Tensor,
+    camera: Camera,
+    depth: Tensor,
+    valid: Tensor,
+    views: Camera,
+    view_depths: Tensor,
+    view_valid: Tensor,
+    tolerance: float,
+) -> Tensor:
+    """Where other views see the part of the surface that a mask marks in one view, whether or not that view sees it
+    squarely enough to say what is there: the depth test lets pass all that is not clearly behind it.
+
+    Args:
+        mask: [1,1,S,S] in [0,1].
+        camera: of the mask. depth: [1,1,D,D] from it; valid: bool [1,1,D,D].
+        views: N cameras. view_depths: [N,1,D,D]; view_valid: bool [N,1,D,D].
+        tolerance: world units behind the surface from which a point belongs to another one.
+
+    Returns:
+        [N,1,S,S] in [0,1], 0 where a view sees no surface.
+    """
+    size = mask.shape[-2:]
+    depths, found = resize_depth(view_depths, view_valid, (size[0], size[1]), edge_step(views, view_depths.shape[-1]))
+    points = views.unproject(torch.where(found, depths, torch.ones_like(depths)))
+    uv, z = camera.project(points.reshape(1, -1, 3))
+    surface, known = sample_depth(depth, valid, uv, edge_step(camera, depth.shape[-1]))
+    marked = F.grid_sample(mask, 2 * uv[None] - 1, mode="bilinear", padding_mode="zeros", align_corners=False)
+    marked = marked.reshape(1, -1) * (z > 0) * ~(known & (z - surface > tolerance))
+    return marked.reshape(len(views), 1, *size) * found
 
 
 def view_confidence(camera: Camera, pseudo_cameras: Camera, falloff_degrees: float, least: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Stage 09: numbers and pictures that say how good the inversion is."""
+"""Stage 10: numbers and pictures that say how good the inversion is."""
 
 import copy
 import math
@@ -23,9 +23,9 @@ _MESH_VIEWS = 8
 @dataclass(frozen=True)
 class EvaluateInputs:
     """image [1,3,S,S] with the edit; foreground, edit_mask [1,1,S,S]; camera: 1; pivot_w [1,num_ws,w_dim]; noise,
-    tuned_state: tensors by name; pseudo_cameras: P; pseudo_views, warped_views [P,3,S,S]; blend_masks, visible_masks
-    [P,1,S,S]; input_render [1,3,S,S], the coarse generator's input view; valid [1,1,S,S], 0 in the photo's
-    mirrored border, None = there is none."""
+    tuned_state: tensors by name; pseudo_cameras: P; pseudo_views, warped_views [P,3,S,S]; blend_masks, visible_masks,
+    warped_edit_masks [P,1,S,S]; input_render [1,3,S,S], the coarse generator's input view; edited_views [P,3,S,S], None
+    = there is no edit; valid [1,1,S,S], 0 in the photo's mirrored border, None = there is none."""
 
     image: Tensor
     foreground: Tensor
@@ -39,7 +39,9 @@ class EvaluateInputs:
     blend_masks: Tensor
     warped_views: Tensor
     visible_masks: Tensor
+    warped_edit_masks: Tensor
     input_render: Tensor
+    edited_views: Tensor | None = None
     valid: Tensor | None = None
 
 
@@ -119,7 +121,8 @@ def run(inputs: EvaluateInputs, config: EvaluateConfig, context: Context) -> Eva
         turns = [render(spec.orbit(math.radians(yaw), 0.0).to(context.device)).image for yaw in _SHEET_YAWS]
         input_views = {"pivot": pivot, "coarse": inputs.input_render, "tuned": front.image.clamp(-1, 1)}
         metrics = _fidelity(input_views, inputs, context)
-        metrics["views_psnr"] = psnr(views, inputs.pseudo_views, inputs.blend_masks).nanmean().item()
+        known = torch.maximum(inputs.blend_masks, inputs.warped_edit_masks)
+        metrics["views_psnr"] = psnr(views, _pseudo_views(inputs), known).nanmean().item()
         metrics["consistency_psnr"] = consistency.nanmean().item()
         metrics["consistency_covisible"] = covisible.mean().item()
         _sheet(inputs, input_views, turns, context)
@@ -162,20 +165,26 @@ def _fidelity(views: dict[str, Tensor], inputs: EvaluateInputs, context: Context
     return metrics
 
 
+def _pseudo_views(inputs: EvaluateInputs) -> Tensor:
+    """What the tuned generator was asked for in the pseudo-views: [P,3,S,S]."""
+    return inputs.pseudo_views if inputs.edited_views is None else inputs.edited_views
+
+
 def _sheet(inputs: EvaluateInputs, views: dict[str, Tensor], turns: list[Tensor], context: Context) -> None:
     """The contact sheet: what went in, what every stage made of it, what came out."""
     # the pseudo-view nearest to 30° from the input: near enough to show texels, far enough to show holes
     angle = inputs.pseudo_cameras.angle_to(inputs.camera)
     shown = int((angle - math.radians(30)).abs().argmin())
     part = slice(shown, shown + 1)
+    view, edit = _pseudo_views(inputs)[part], inputs.warped_edit_masks[part]
     pictures = {
         "input": inputs.image,
         "pivot": views["pivot"],
         "coarse": views["coarse"],
         "tuned": views["tuned"],
-        f"warped, {math.degrees(angle[shown]):.0f} deg": inputs.warped_views[part],
-        "visible": inputs.visible_masks[part],
-        "inpainted": inputs.pseudo_views[part],
+        f"warped, {math.degrees(angle[shown]):.0f} deg": torch.lerp(inputs.warped_views[part], view, edit),
+        "visible": torch.maximum(inputs.visible_masks[part], edit),
+        "inpainted": view,
     } | {f"tuned, yaw {yaw:+.0f}": turn for yaw, turn in zip(_SHEET_YAWS, turns)}
     sheet = tile([to_uint8(picture)[0] for picture in pictures.values()], list(pictures), columns=5)
     context.preview("contact_sheet", torch.from_numpy(sheet.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1)

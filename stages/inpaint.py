@@ -6,21 +6,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pmv.inpainting import blend, blend_weights, colour_shift
-from pmv.masks import SOLID
+from pmv.inpainting import blend, colour_shift
+from pmv.masks import feather
 from stages.context import Context
 
 
 @dataclass(frozen=True)
 class InpaintInputs:
     """warped_views, view_renders [P,3,S,S]; visible_masks, warped_edit_masks [P,1,S,S]; view_alphas
-    [P,1,D,D]."""
+    [P,1,D,D]; warped_edits [P,3,S,S], None = there is no edit."""
 
     warped_views: Tensor
     visible_masks: Tensor
     warped_edit_masks: Tensor
     view_renders: Tensor
     view_alphas: Tensor
+    warped_edits: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -46,32 +47,35 @@ class InpaintConfig:
 
 @dataclass(frozen=True)
 class InpaintOutputs:
-    """pseudo_views [P,3,S,S], complete; blend_masks [P,1,S,S] in [0,1], 1 = the photo's texel."""
+    """pseudo_views [P,3,S,S], complete, without edits; blend_masks [P,1,S,S] in [0,1], 1 = the photo's texel;
+    edited_views [P,3,S,S]: the pseudo-views with the edits on them, None = there are none."""
 
     pseudo_views: Tensor
     blend_masks: Tensor
+    edited_views: Tensor | None = None
 
 
 def run(inputs: InpaintInputs, config: InpaintConfig, context: Context) -> InpaintOutputs:
     """See the dataclasses for shapes."""
     count, size = len(inputs.warped_views), inputs.warped_views.shape[-2:]
-    weights = blend_weights(inputs.visible_masks, inputs.warped_edit_masks, config.feather)
+    weights = feather(inputs.visible_masks, config.feather)
     head = torch.nn.functional.interpolate(inputs.view_alphas, size, mode="bilinear", align_corners=False)
-    # the colours of an edit belong to the edit alone: they must not tint its surroundings
-    known = inputs.visible_masks * (inputs.warped_edit_masks <= SOLID)
     views = []
     with context.progress(count, "inpaint") as bar, torch.no_grad():
         for i in range(count):
             part = slice(i, i + 1)
-            warped, render = inputs.warped_views[part], inputs.view_renders[part]
+            warped, render, known = inputs.warped_views[part], inputs.view_renders[part], inputs.visible_masks[part]
             shift = None
             if config.harmonize:
-                shift = colour_shift(
-                    warped, render, known[part], head[part], config.harmonize_blur, config.harmonize_reach
-                )
+                shift = colour_shift(warped, render, known, head[part], config.harmonize_blur, config.harmonize_reach)
             views.append(blend(warped, render, weights[part], shift))
             bar.update(1)
     pseudo_views = torch.cat(views)
     context.preview("pseudo_views", pseudo_views)
     context.preview("blend_weights", weights)
-    return InpaintOutputs(pseudo_views, weights)
+    if inputs.warped_edits is None:
+        return InpaintOutputs(pseudo_views, weights)
+    # an edit keeps its full weight up to the border of what is visible, and its colours tint nothing beside it
+    edited = torch.lerp(pseudo_views, inputs.warped_edits, inputs.warped_edit_masks)
+    context.preview("edited_views", edited)
+    return InpaintOutputs(pseudo_views, weights, edited)

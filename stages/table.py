@@ -55,7 +55,8 @@ TABLE = (
     Stage(6, "warp", "stages.warp"),
     Stage(7, "inpaint", "stages.inpaint"),
     Stage(8, "tune", "stages.tune"),
-    Stage(9, "evaluate", "stages.evaluate"),
+    Stage(9, "retune", "stages.retune"),
+    Stage(10, "evaluate", "stages.evaluate"),
 )
 
 

@@ -1,4 +1,5 @@
-"""08 tune: a fresh generator tuned to the input view and the pseudo-views at once, around the fixed pivot.
+"""08 tune: a fresh generator tuned to the input view and the pseudo-views at once, around the fixed pivot, all without
+edits, which `retune` adds.
 
 Pivotal tuning (Roich et al. 2021, arXiv:2106.05744) made multi-view (HFGI3D §3.3). Several views a step come from one
 pass of the backbone. Visible and occluded parts of a pseudo-view carry separate weights (HFGI3D eq. 7), scaled by its
@@ -14,27 +15,25 @@ from torch import Tensor
 from pmv.camera import Camera
 from pmv.images import resize
 from pmv.losses import alpha_hold, depth_hold, masked_l2
-from pmv.optimise import ramped_rate, render_views, set_rate, snapshot, trainable
+from pmv.optimise import ramped_rate, render_views, set_rate, snapshot, tuner
 from stages.context import Context
 
 
 @dataclass(frozen=True)
 class TuneInputs:
-    """image [1,3,S,S] with edits; foreground, edit_mask [1,1,S,S]; camera: batch of 1; pivot_w [1,num_ws,w_dim]; noise;
-    pseudo_cameras: batch of P; pseudo_views [P,3,S,S]; blend_masks [P,1,S,S], 1 = the photo's own texel;
-    warped_edit_masks [P,1,S,S]; view_depths, view_alphas [P,1,D,D], input_depth, input_alpha [1,1,D,D] of the coarse
-    geometry; confidences [P] in [0,1]; valid [1,1,S,S], 0 in the photo's mirrored border, None = there is none."""
+    """original [1,3,S,S]; foreground [1,1,S,S]; camera: batch of 1; pivot_w [1,num_ws,w_dim]; noise;
+    pseudo_cameras: batch of P; pseudo_views [P,3,S,S]; blend_masks [P,1,S,S], 1 = the photo's own texel; view_depths,
+    view_alphas [P,1,D,D], input_depth, input_alpha [1,1,D,D] of the coarse geometry; confidences [P] in [0,1]; valid
+    [1,1,S,S], 0 in the photo's mirrored border, None = there is none."""
 
-    image: Tensor
+    original: Tensor
     foreground: Tensor
-    edit_mask: Tensor
     camera: Camera
     pivot_w: Tensor
     noise: dict[str, Tensor]
     pseudo_cameras: Camera
     pseudo_views: Tensor
     blend_masks: Tensor
-    warped_edit_masks: Tensor
     view_alphas: Tensor
     view_depths: Tensor
     input_depth: Tensor
@@ -58,7 +57,6 @@ class TuneConfig:
         views_per_step: pseudo-views beside the input view in every step; they share one backbone pass.
         l2_weight, perceptual_weight: on the input view.
         foreground_weight: how much a foreground pixel of the input view counts against a background pixel in the L2.
-        edit_weight: added to the L2 weight of edited pixels, in every view.
         view_weight: of all pseudo-views against the input view.
         visible_weight, occluded_weight: of L2 where a pseudo-view shows the photo's texels, and where it is filled in.
         hold_weight: of depth and alpha held to the coarse geometry, in the input view alpha to the photo's foreground;
@@ -76,7 +74,6 @@ class TuneConfig:
     l2_weight: float = 10.0
     perceptual_weight: float = 1.0
     foreground_weight: float = 4.0
-    edit_weight: float = 4.0
     view_weight: float = 1.0
     visible_weight: float = 1.0
     occluded_weight: float = 0.5
@@ -86,25 +83,17 @@ class TuneConfig:
 
 @dataclass(frozen=True)
 class TuneOutputs:
-    """tuned_state: tuned weights by state-dict name."""
+    """unedited_state: tuned weights by state-dict name."""
 
-    tuned_state: dict[str, Tensor]
+    unedited_state: dict[str, Tensor]
 
 
 def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs:
     """Tunes a fresh copy of the generator; the pivot, the noise and the cameras stay as they are."""
-    size, count = inputs.image.shape[-1], len(inputs.pseudo_cameras)
+    size, count = inputs.original.shape[-1], len(inputs.pseudo_cameras)
     generator = copy.deepcopy(context.generator)
-    parameters = trainable(generator, config.groups)
     w, noise = inputs.pivot_w, inputs.noise
-    groups: list[dict] = [{"params": list(parameters.values()), "lr": config.learning_rate}]
-    if config.residual_rate:
-        with torch.no_grad():
-            spread = generator.planes(w, noise).std().item()
-        residual = trainable(generator, ("residual",))
-        groups.append({"params": list(residual.values()), "lr": config.residual_rate * spread})
-        parameters.update(residual)
-    optimizer = torch.optim.Adam(groups)
+    parameters, optimizer = tuner(generator, w, noise, config.groups, config.learning_rate, config.residual_rate)
     resolution = generator.spec.neural_resolution
     depths = torch.cat([inputs.input_depth, inputs.view_depths])
     alphas = torch.cat([inputs.input_alpha, inputs.view_alphas])
@@ -117,15 +106,10 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
             known = torch.nn.functional.interpolate(inputs.valid, (resolution, resolution), mode="area")
             foreground = torch.lerp(alphas[:1], foreground, known)
         outlines = torch.cat([foreground, alphas[1:]])
-    input_weight, input_scale = _with_edit(
-        1.0 + (config.foreground_weight - 1.0) * inputs.foreground, config.edit_weight * inputs.edit_mask
-    )
+    input_weight = 1.0 + (config.foreground_weight - 1.0) * inputs.foreground
     if inputs.valid is not None:
         input_weight = input_weight * inputs.valid
-    view_weight, view_scale = _with_edit(
-        config.occluded_weight + (config.visible_weight - config.occluded_weight) * inputs.blend_masks,
-        config.edit_weight * inputs.warped_edit_masks,
-    )
+    view_weight = config.occluded_weight + (config.visible_weight - config.occluded_weight) * inputs.blend_masks
     order = torch.empty(0, dtype=torch.long)
     with context.progress(config.steps, "tune") as bar:
         for step in range(config.steps):
@@ -137,13 +121,13 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
             out = generator.render(generator.planes(w, noise), w, cameras)
             views = resize(out.image, size)
             losses = {
-                "l2": config.l2_weight * (input_scale * masked_l2(views[:1], inputs.image, input_weight)).mean(),
+                "l2": config.l2_weight * masked_l2(views[:1], inputs.original, input_weight).mean(),
                 "perceptual": config.perceptual_weight
-                * context.perceptual(views[:1], inputs.image, inputs.valid).mean(),
+                * context.perceptual(views[:1], inputs.original, inputs.valid).mean(),
             }
             if len(chosen):
                 target, confidence = inputs.pseudo_views[chosen], inputs.confidences[chosen]
-                distance = config.l2_weight * view_scale[chosen] * masked_l2(views[1:], target, view_weight[chosen])
+                distance = config.l2_weight * masked_l2(views[1:], target, view_weight[chosen])
                 distance = distance + config.perceptual_weight * context.perceptual(views[1:], target)
                 losses["views"] = config.view_weight * (confidence * distance).mean()
             if config.hold_weight:
@@ -162,15 +146,6 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
     context.preview("input_view", resize(views[:1], size))
     context.preview("views", resize(views[1:], size))
     return TuneOutputs(snapshot(parameters))
-
-
-def _with_edit(weight: Tensor, edit: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights [N,1,S,S] with those of an edit on top, and factors [N] that keep a mean under them from weakening what
-    the rest of the picture asks for.
-    """
-    total = weight + edit
-    base = weight.mean((1, 2, 3))
-    return total, total.mean((1, 2, 3)) / torch.where(base > 0, base, torch.ones_like(base))
 
 
 def _downsized(depths: Tensor, alphas: Tensor, resolution: int) -> tuple[Tensor, Tensor]:

@@ -75,10 +75,12 @@ class VisibilityConfig:
 
 @dataclass(frozen=True)
 class VisibilityOutputs:
-    """visible_masks [P,1,S,S], 0 or 1; confidences [P] in (0,1]."""
+    """visible_masks [P,1,S,S], 0 or 1, whatever is edited; confidences [P] in (0,1]; edited_visible_masks [P,1,S,S],
+    for edited texels, None = there is no edit."""
 
     visible_masks: Tensor
     confidences: Tensor
+    edited_visible_masks: Tensor | None = None
 
 
 def run(inputs: VisibilityInputs, config: VisibilityConfig, context: Context) -> VisibilityOutputs:
@@ -94,42 +96,46 @@ def run(inputs: VisibilityInputs, config: VisibilityConfig, context: Context) ->
         widths = part * config.silhouette_erode, part * config.edge_erode
         return trusted_texels(inputs.foreground, inputs.input_depth, inputs.input_alpha, edge, *widths)
 
-    trusted = trust(1.0)
+    trusted = [trust(1.0)]
     if inputs.edit_mask.any():
-        trusted = torch.where(inputs.edit_mask > SOLID, trust(config.edit_erode), trusted)
+        trusted.append(torch.where(inputs.edit_mask > SOLID, trust(config.edit_erode), trusted[0]))
     if inputs.valid is not None:
-        trusted = trusted * inputs.valid
-    context.preview("trusted_texels", trusted)
-    masks = []
+        trusted = [texels * inputs.valid for texels in trusted]
+    context.preview("trusted_texels", trusted[-1])
+    masks: list[list[Tensor]] = [[] for _ in trusted]
     with context.progress(count, "visibility") as bar, torch.no_grad():
         for i in range(count):
             view = inputs.pseudo_cameras[i]
             depth, valid = inputs.view_depths[i : i + 1], inputs.view_alphas[i : i + 1] > SOLID
             points, normals, surface = surface_points(depth, valid, view, size)
-            confidence = visibility_confidence(
-                points,
-                normals,
-                view,
-                inputs.camera,
-                inputs.input_depth,
-                input_valid,
-                trusted,
-                edge,
-                tolerance,
-                config.max_angle,
-                config.view_max_angle,
-            )
+            agreement = surface
             if config.mutual:
                 seen, hit = mutual_depth(inputs.camera, inputs.input_depth, input_valid, view, size, edge)
                 own = (points - view.position[:, None, None]) @ view.forward[:, :, None]
-                confidence = confidence * depth_agreement(own.permute(0, 3, 1, 2) - seen, tolerance) * hit
-            masks.append(erode(without_specks(confidence * surface, config.speck), config.mask_erode))
+                agreement = agreement * depth_agreement(own.permute(0, 3, 1, 2) - seen, tolerance) * hit
+            for texels, kept in zip(trusted, masks):
+                confidence = visibility_confidence(
+                    points,
+                    normals,
+                    view,
+                    inputs.camera,
+                    inputs.input_depth,
+                    input_valid,
+                    texels,
+                    edge,
+                    tolerance,
+                    config.max_angle,
+                    config.view_max_angle,
+                )
+                kept.append(erode(without_specks(confidence * agreement, config.speck), config.mask_erode))
             bar.update(1)
-    visible = torch.cat(masks)
+    visible, *edited = (torch.cat(views) for views in masks)
     confidences = view_confidence(
         inputs.camera, inputs.pseudo_cameras, config.confidence_angle, config.confidence_least
     )
     context.preview("visible", visible)
+    if edited:
+        context.preview("edited_visible", edited[0])
     for i in range(count):
         context.record(view=i, visible_fraction=visible[i].mean().item(), confidence=confidences[i].item())
-    return VisibilityOutputs(visible, confidences)
+    return VisibilityOutputs(visible, confidences, edited[0] if edited else None)

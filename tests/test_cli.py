@@ -39,6 +39,8 @@ SMALL = [
     "coarse.around=1",
     "coarse.depth_resolution=16",
     "tune.steps=3",
+    "retune.steps=2",
+    "retune.held_views=1",
     "evaluate.frames=2",
     "evaluate.mesh_resolution=16",
     "run.perceptual=lpips-random-squeeze",
@@ -136,14 +138,14 @@ def test_a_portrait_becomes_a_head_and_survives_signals(work: Path, pmv: Callabl
     assert code == 0 and out.strip() == str(work / "killed")
     printed, error = reference.communicate(timeout=300)
     assert reference.returncode == 0, error
-    assert printed == "reference\n" and "09_evaluate" in error
+    assert printed == "reference\n" and "10_evaluate" in error
     assert hashes(work / "killed") == hashes(work / "reference")
 
     run = work / "reference"
-    assert sorted(path.name for path in run.glob("0*")) == [stage.folder for stage in TABLE]
+    assert sorted(path.name for path in run.glob("[0-9]*")) == [stage.folder for stage in TABLE]
     about = json.loads((run / "run.json").read_text())
     assert about["complete"] and list(about["stages"]) == [stage.name for stage in TABLE]
-    metrics = json.loads((run / "09_evaluate" / "stage.json").read_text())["numbers"]["metrics"]
+    metrics = json.loads((run / "10_evaluate" / "stage.json").read_text())["numbers"]["metrics"]
     assert metrics and all(np.isfinite(list(metrics.values())))
     generator, w, noise, camera = load_inversion(run)
     image = generator.render(generator.planes(w, noise), w, camera).image
@@ -220,7 +222,7 @@ def ran(run: Path) -> list[str]:
 
 def test_edits_on_a_finished_run_keep_pivot_and_geometry(work: Path, pmv: Callable[..., tuple[int, str, str]]):
     Image.new("RGBA", (20, 10), (255, 0, 0, 200)).save(work / "logo.png")
-    run, after = work / "mine", ["edit", "visibility", "warp", "inpaint", "tune", "evaluate"]
+    run, after = work / "mine", ["edit", "visibility", "warp", "inpaint", "retune", "evaluate"]
     code, _, error = pmv("invert", *invert(work, "mine"))
     assert code == 0, error
     plain = hashes(run)
@@ -230,7 +232,7 @@ def test_edits_on_a_finished_run_keep_pivot_and_geometry(work: Path, pmv: Callab
     assert not read_image(run / "04_edit" / "image.png")[0].equal(read_image(run / "00_prepare" / "original.png")[0])
     once = hashes(run)
     changed = {Path(name).parts[0][3:] for name in plain if once[name] != plain[name]}
-    assert changed >= {"edit", "tune"} and not changed & {"prepare", "latent", "coarse"}
+    assert changed >= {"edit", "retune"} and not changed & {"prepare", "latent", "coarse", "tune"}
 
     # what does not lie on the head is told, and the run stays as it was
     files = {path: path.read_bytes() for path in (run / "source").iterdir()}
@@ -252,7 +254,7 @@ def test_edits_on_a_finished_run_keep_pivot_and_geometry(work: Path, pmv: Callab
     assert (both[11:19, 9:11] == 255).all() and (both[14:18, 12:20] == 255).all()
 
     code, _, error = pmv("invert", "--resume", "mine", "--clear-edits")
-    assert code == 0 and hashes(run) == plain, error
+    assert code == 0 and hashes(run) == plain and not {"tune", "coarse"} & set(ran(run)), error
 
     # the same edits from the start give the same bytes
     code, _, error = pmv("invert", *invert(work, "fresh", *PLACED, "--rotate", "30", "--blend", "multiply"))

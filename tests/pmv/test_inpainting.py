@@ -1,9 +1,10 @@
-"""Inpainting: blends are complete, edits are kept, seams disappear."""
+"""Inpainting: blends are complete, seams disappear."""
 
 import pytest
 import torch
 
-from pmv.inpainting import blend, blend_weights, colour_shift
+from pmv.inpainting import blend, colour_shift
+from pmv.masks import feather
 
 SIZE = 64
 
@@ -14,21 +15,11 @@ def halves() -> torch.Tensor:
     return visible
 
 
-def test_weights_fade_inside_and_edits_keep_theirs():
-    visible, edit = halves(), torch.zeros(1, 1, SIZE, SIZE)
-    edit[..., 20:30, 26:38] = 1  # across the seam
-    weights = blend_weights(visible, edit, 0.125)
-    assert (weights[visible == 0] == 0).all()
-    assert (weights[0, 0, 50, :24] == 1).all()
-    assert 0 < weights[0, 0, 50, 30] < 0.5
-    assert (weights[..., 20:30, 26:32] == 1).all()
-
-
 def test_blend_is_complete_whatever_the_unseen_texels_hold():
     visible = halves()
     warped = torch.where(visible > 0, torch.full((1, 3, SIZE, SIZE), 0.5), torch.tensor(float("nan")))
     render = torch.full((1, 3, SIZE, SIZE), -0.25)
-    result = blend(warped, render, blend_weights(visible, torch.zeros_like(visible), 0.1))
+    result = blend(warped, render, feather(visible, 0.1))
     assert torch.isfinite(result).all()
     assert torch.equal(result[..., :16], torch.full((1, 3, SIZE, 16), 0.5))
     assert torch.equal(result[..., 32:], render[..., 32:])
@@ -46,8 +37,8 @@ def test_shift_joins_the_seam_and_decays_exponentially():
     assert torch.allclose(row[:32], torch.tensor(value), atol=1e-4)
     distance = torch.arange(1.0, 25.0)
     assert torch.allclose(row[32:56], value * torch.exp(-distance / (0.125 * SIZE)), atol=0.06 * value)
-    joined = blend(warped, render, blend_weights(visible, torch.zeros_like(visible), 0.05), shift)[0, 0, 32]
-    plain = blend(warped, render, blend_weights(visible, torch.zeros_like(visible), 0.05))[0, 0, 32]
+    joined = blend(warped, render, feather(visible, 0.05), shift)[0, 0, 32]
+    plain = blend(warped, render, feather(visible, 0.05))[0, 0, 32]
     assert joined.diff().abs().max() < 0.35 * plain.diff().abs().max()
 
 

@@ -11,6 +11,7 @@ from pmv.visibility import (
     depth_agreement,
     facing,
     mutual_depth,
+    surface_mask,
     trusted_texels,
     view_confidence,
     visibility_confidence,
@@ -163,3 +164,15 @@ def test_gradcheck():
     assert ((value > 0.01) & (value < 0.99)).any()
     assert view_alpha.all()
     assert torch.autograd.gradcheck(confidence, inputs)
+
+
+def test_a_marked_surface_is_found_from_any_side_and_nothing_behind_it():
+    """A cap of a sphere: seen from beside also at grazing angles, from behind nowhere, and not on a ball behind it."""
+    views = Camera.orbit(torch.tensor([0.0, 0.9, math.pi]), 0.0)
+    _, depth, alpha = sphere_view(INPUT, SIZE)
+    cap = (INPUT.unproject(depth)[..., 2] > 0.1)[:, None] & (alpha > 0)
+    _, depths, alphas = sphere_view(views, SIZE)
+    seen = surface_mask(cap.float(), INPUT, depth, alpha > 0, views, depths, alphas > 0, 0.05)
+    truth = ((views.unproject(depths)[..., 2] > 0.1)[:, None] & (alphas > 0)).float()
+    assert seen.shape == truth.shape and (seen - truth).abs().mean() < 0.01
+    assert truth[1].sum() > 200 and not seen[2].any()

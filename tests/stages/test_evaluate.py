@@ -53,6 +53,7 @@ def inputs(tiny_generator):
         weights,
         side_images,
         weights,
+        torch.zeros_like(weights),
         image,
     )
 
@@ -101,6 +102,19 @@ def test_an_edit_is_measured_apart(tiny_generator, inputs):
     metrics = run(replace(inputs, image=image, edit_mask=edit), config, Kept().context(tiny_generator)).metrics
     assert metrics["edit_psnr"] < 20 < metrics["pivot_psnr"]
     assert metrics["tuned_psnr"] < metrics["pivot_psnr"]  # the pivot is not blamed for an edit it never saw
+
+
+def test_pseudo_views_are_compared_with_the_edit_on_them(tiny_generator, inputs):
+    edit = torch.zeros_like(inputs.warped_edit_masks)
+    edit[..., 12:18, 12:18] = 1
+    views = torch.where(edit > 0, torch.ones_like(inputs.pseudo_views), inputs.pseudo_views)
+    edited = replace(inputs, edited_views=views, warped_edit_masks=edit)
+    kept, config = Kept(), replace(FAST, frames=0, mesh_resolution=0)
+    metrics = run(edited, config, kept.context(tiny_generator)).metrics
+    assert metrics["views_psnr"] < 25
+    plain = Kept()
+    run(inputs, config, plain.context(tiny_generator))
+    assert (kept["contact_sheet"] != plain["contact_sheet"]).any()
 
 
 def test_video_and_mesh_can_be_left_out(tiny_generator, inputs):

@@ -23,9 +23,10 @@ def inputs():
     edit = torch.zeros_like(visible)
     edit[0, :, 20:24, 28:40] = 1
     warped = torch.where(visible > 0, 0.4, 0.0).expand(-1, 3, -1, -1)
+    edits = -0.6 * edit.expand(-1, 3, -1, -1)
     alphas = torch.zeros(2, 1, 32, 32)
     alphas[..., 4:28, 4:28] = 1
-    return InpaintInputs(warped, visible, edit * visible, torch.full((2, 3, SIZE, SIZE), 0.2), alphas)
+    return InpaintInputs(warped, visible, edit, torch.full((2, 3, SIZE, SIZE), 0.2), alphas, edits)
 
 
 @pytest.mark.parametrize("harmonize", [True, False])
@@ -49,12 +50,12 @@ def test_harmonizing_lowers_the_seam(inputs, context):
 
 
 def test_an_edit_is_kept_to_the_border_and_tints_nothing(inputs, context):
+    """Its own texels where it is visible, though the photo is not, and beside it the views without any edit."""
     out = run(inputs, InpaintConfig(feather=0.1), context)
-    edited = inputs.warped_edit_masks > 0.5
-    assert (out.blend_masks[edited] == 1).all()
-    strong = inputs.warped_views.clone()
-    strong[edited.expand(-1, 3, -1, -1)] = -1.0
-    changed = run(replace(inputs, warped_views=strong), InpaintConfig(feather=0.1), context)
-    rest = (~edited).expand(-1, 3, -1, -1)
-    assert torch.equal(changed.pseudo_views[rest], out.pseudo_views[rest])
-    assert (changed.pseudo_views[edited.expand(-1, 3, -1, -1)] == -1).all()
+    edited = (inputs.warped_edit_masks > 0).expand(-1, 3, -1, -1)
+    assert out.edited_views is not None and (out.edited_views[edited] == -0.6).all()
+    assert torch.equal(out.edited_views[~edited], out.pseudo_views[~edited])
+    nothing = replace(inputs, warped_edit_masks=0 * inputs.warped_edit_masks, warped_edits=None)
+    plain = run(nothing, InpaintConfig(feather=0.1), context)
+    assert torch.equal(plain.pseudo_views, out.pseudo_views) and torch.equal(plain.blend_masks, out.blend_masks)
+    assert plain.edited_views is None

@@ -19,6 +19,8 @@ SETTINGS = (
     "coarse.around=2",
     "coarse.depth_resolution=16",
     "tune.steps=3",
+    "retune.steps=3",
+    "retune.held_views=2",
     "evaluate.frames=3",
     "evaluate.mesh_resolution=16",
     "run.device=cpu",
@@ -77,5 +79,5 @@ def test_pseudo_views_go_all_around_before_one_background(finished: Path, tiny_p
 
 
 def test_tuning_reaches_the_background(finished: Path):
-    (tuned,) = outputs(finished, "tune", "tuned_state")
+    (tuned,) = outputs(finished, "retune", "tuned_state")
     assert any(name.startswith("bcg_synthesis.") for name in tuned) and "plane_residual" in tuned

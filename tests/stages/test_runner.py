@@ -239,7 +239,7 @@ def test_seeds_differ_between_stages_and_not_between_runs():
 
 def test_the_real_table_fits_together():
     given = origins(TABLE)
-    assert given["tuned_state"] == "tune" and given["photo"] == "source"
+    assert given["unedited_state"] == "tune" and given["tuned_state"] == "retune" and given["photo"] == "source"
 
 
 def test_a_broken_table_fails_before_any_work(run: Path):

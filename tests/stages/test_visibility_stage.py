@@ -90,13 +90,15 @@ def test_an_edit_is_carried_up_to_the_outline(inputs, context, base):
     edit = torch.zeros_like(inputs.foreground)
     edit[..., SIZE // 2 :] = 1
     config = VisibilityConfig(silhouette_erode=0.06)
-    eroded = run(inputs, config, context).visible_masks
-    edited = run(replace(inputs, edit_mask=edit), config, context).visible_masks
+    plain, both = run(inputs, config, context), run(replace(inputs, edit_mask=edit), config, context)
+    eroded, edited = plain.visible_masks, both.edited_visible_masks
+    assert plain.edited_visible_masks is None and edited is not None
+    assert torch.equal(both.visible_masks, eroded), "what the photo itself shows does not depend on its edits"
     assert not (edited < eroded).any() and edited[2].sum() > eroded[2].sum() + 50
     points = VIEWS.unproject(sphere_view(VIEWS, SIZE)[1])
     assert not ((edited > eroded)[:, 0] & (points[..., 0] < -0.01)).any(), "what is not edited is eroded as before"
-    same = run(replace(inputs, edit_mask=edit), replace(config, edit_erode=1.0), context).visible_masks
-    assert torch.equal(same, eroded)
+    same = run(replace(inputs, edit_mask=edit), replace(config, edit_erode=1.0), context).edited_visible_masks
+    assert same is not None and torch.equal(same, eroded)
 
 
 def test_nothing_visible_is_not_an_error(inputs, context):
