@@ -26,7 +26,7 @@ from training.data import (
 from training.discriminator import DualDiscriminator, feature_matching, r1_penalty
 from training.evaluate import evaluate, held_out_sheet, random_sheet
 from training.generator import export, shape_of
-from training.objective import gradient_difference, gradient_share
+from training.objective import gradient_difference, gradient_share, learn
 from training.trainer import TrainConfig, Trainer
 
 MAKEHUMAN = Path(__file__).resolve().parents[3] / "shared" / "makehuman"
@@ -270,3 +270,32 @@ def test_gradient_share_balances_norms():
     (a,) = torch.autograd.grad(reference, image)
     (b,) = torch.autograd.grad(factor * term, image)
     torch.testing.assert_close(a.norm(), b.norm())
+
+
+def test_a_step_is_one_graph_for_a_compiler_and_gives_the_same(store):
+    """With the compiler's front alone: what it makes of the graph takes minutes, and is its own business."""
+    run = trainer(store)
+    batch = store.sample(2, 1, torch.Generator().manual_seed(0))
+    shape = run.generator.config
+    draws = torch.rand(2, 256, shape.coarse_samples), torch.rand(2 * 256, shape.fine_samples)
+    arguments = (run.generator, batch, run.condition, 16, draws, True, False, 8)
+    _, plain, loss = learn(*arguments)
+    _, traced, total = torch.compile(learn, backend="eager", fullgraph=True, dynamic=False)(*arguments)
+    for name, value in plain.items():
+        torch.testing.assert_close(traced[name], value)
+    weight = run.generator.decoder.net[-1].weight
+    (wanted,), (got,) = (torch.autograd.grad(x, weight) for x in (loss, total))
+    torch.testing.assert_close(got, wanted)
+
+
+def test_steps_of_the_heaviest_samples_learn_in_every_phase(store):
+    run = trainer(store, TrainConfig(**{**vars(QUICK), "keep": 8}))
+    first = run.step()
+    while run.progress < 1:
+        last = run.step()
+    assert "judge" in last and last["alpha"] < first["alpha"]
+
+
+def test_compiling_wants_shapes_that_stay(store):
+    with pytest.raises(InputError, match="--keep"):
+        trainer(store, TrainConfig(**{**vars(QUICK), "compiled": True}))

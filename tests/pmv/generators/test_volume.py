@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pmv.generators.base import PLANE_AXES
+from pmv.generators.stylegan import filter_after_transposed, upsample_twice
 from pmv.generators.volume import box_limits, importance, march, sample_planes, stratified
 
 
@@ -79,6 +80,30 @@ def test_sparse_march_equals_dense_march(jitter, items):
         torch.testing.assert_close(getattr(results[1], name), getattr(results[0], name), atol=2e-4, rtol=0)
     for dense, sparse in zip(*gradients, strict=True):
         assert (dense - sparse).norm() < 2e-3 * dense.norm()
+
+
+def test_march_of_the_heaviest_samples_nears_the_dense_march():
+    origins, directions, near, far = rays()
+    draws = torch.rand(1, origins.shape[1], 24), torch.rand(origins.shape[1], 24)
+    field = Learned()
+    dense = march(field, origins, directions, near, far, 24, 24, draws, sparse=False)
+    errors = []
+    for keep in (4, 16, 48):
+        out = march(field, origins, directions, near, far, 24, 24, draws, keep=keep)
+        torch.testing.assert_close(out.alpha, dense.alpha, atol=1e-5, rtol=0)  # what is left out is a constant
+        torch.testing.assert_close(out.depth, dense.depth, atol=1e-5, rtol=0)
+        errors.append((out.features - dense.features).abs().max().item())
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 1e-5
+
+
+@pytest.mark.parametrize("resample", [upsample_twice, filter_after_transposed])
+def test_compiled_resampling_equals_the_plain_one(resample):
+    x = torch.randn(2, 3, 9, 9, requires_grad=True)
+    plain, compiled = resample(x), torch.compile(resample, backend="eager", fullgraph=True)(x)
+    torch.testing.assert_close(compiled, plain)
+    weight = torch.randn_like(plain)
+    (wanted,), (got,) = (torch.autograd.grad((y * weight).sum(), x) for y in (plain, compiled))
+    torch.testing.assert_close(got, wanted)
 
 
 def test_importance_samples_gather_at_the_surface():
