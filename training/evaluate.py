@@ -1,11 +1,13 @@
 """How good a generator of synthetic heads is: true views of held-out heads against those it draws from their true
 latents.
 
-`python -m training.evaluate --generator heads --pack DIR` prints the table and writes the sheets.
+`python -m training.evaluate --generator heads --pack DIR` prints the table and writes the sheets; `--fit-steps 300` adds
+the table of latents that were fitted to the front view alone, as inversion begins.
 """
 
 import argparse
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,23 +18,64 @@ from torch import Tensor
 
 from pmv.generators import EG3DGenerator, Render, load_generator
 from pmv.images import to_uint8, write_png
-from pmv.losses import masked_l2, masked_mean
+from pmv.losses import masked_l2, masked_mean, w_distance
+from pmv.optimise import ramped_rate, set_rate
 from pmv.sheets import tile
 from training.batches import Batch, HeadStore
 from training.data import EVALUATION_VIEWS, HELD_OUT, HeadPack
+from training.objective import gradient_difference
 
 JUDGED_AT = 128
 """Side in pixels of the pictures that are compared."""
 SHEET_VIEWS = ("front", "three_quarter", "right60", "left60", "back")
 
 
-def _views(generator: EG3DGenerator, store: HeadStore, heads: int) -> Iterator[tuple[Batch, Render]]:
-    """True and drawn views, one head at a time."""
+def _views(
+    generator: EG3DGenerator, store: HeadStore, heads: int, latents: Tensor | None = None
+) -> Iterator[tuple[Batch, Render]]:
+    """True and drawn views, one head at a time; drawn from the true z, or from `latents` [heads,num_ws,w_dim]."""
     every = torch.arange(store.pack.layout.views)
-    for slot in store.slots[:heads]:
+    for row, slot in enumerate(store.slots[:heads]):
         batch = store.batch(slot[None], every[None])
-        w = generator.map(batch.z, generator.spec.canonical_camera)
+        w = generator.map(batch.z, generator.spec.canonical_camera) if latents is None else latents[row : row + 1]
         yield batch, generator.render(generator.planes(w), w, batch.cameras)
+
+
+def fit_front(generator: EG3DGenerator, store: HeadStore, heads: int, steps: int, together: int = 8) -> Tensor:
+    """W+ latents [heads,num_ws,w_dim] of held-out heads, found from their front view and its alpha alone.
+
+    Adam from the mean latent, all rows as one for the first fifth of the steps (StyleGAN2's projector, arXiv:1912.04958
+    §5.3, as `stages/latent.py` has it), with plain losses: L1 of the picture, of its differences and of alpha.
+
+    Args:
+        store: of a pack with the cameras of `EVALUATION_VIEWS`.
+        steps: Adam steps.
+        together: heads that share a step; they do not influence one another.
+    """
+    front = list(EVALUATION_VIEWS).index("front")
+    mean, spread = generator.mean_w(), generator.w_std()
+    found = []
+    for slots in store.slots[:heads].split(together):
+        batch = store.batch(slots, torch.full((len(slots), 1), front))
+        shared = torch.zeros(len(slots), 1, mean.shape[2], device=mean.device, requires_grad=True)
+        rows = torch.zeros(len(slots), *mean.shape[1:], device=mean.device, requires_grad=True)
+        optimizer = torch.optim.Adam([shared, rows], lr=0.01)
+        for step in range(steps):
+            set_rate(optimizer, ramped_rate(step, steps, 0.05, 0.25))
+            w = mean + shared + (rows if step >= steps / 5 else rows.detach())
+            drawn = generator.render(generator.planes(w), w, batch.cameras)
+            alpha = F.interpolate(batch.alpha, drawn.alpha.shape[-2:], mode="area")
+            terms = (
+                F.l1_loss(drawn.image, batch.image),
+                0.5 * gradient_difference(drawn.image, batch.image),
+                0.5 * F.l1_loss(drawn.alpha, alpha),
+                0.05 * w_distance(w).mean() / spread**2,
+            )
+            optimizer.zero_grad(set_to_none=True)
+            (torch.stack(terms).sum() * len(slots)).backward()
+            optimizer.step()
+        found.append((mean + shared + rows).detach())
+    return torch.cat(found)
 
 
 def _shrink(x: Tensor) -> Tensor:
@@ -40,12 +83,15 @@ def _shrink(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(generator: EG3DGenerator, store: HeadStore, heads: int = 10**6) -> dict[str, float]:
-    """Means over held-out heads, from their true latents, of what `JUDGED_AT` pixels show.
+def evaluate(
+    generator: EG3DGenerator, store: HeadStore, heads: int = 10**6, latents: Tensor | None = None
+) -> dict[str, float]:
+    """Means over held-out heads of what `JUDGED_AT` pixels show.
 
     Args:
         store: of a pack with the cameras of `EVALUATION_VIEWS`.
         heads: how many of it at most.
+        latents: [heads,num_ws,w_dim] to draw them from; None = their true z.
 
     Returns:
         "psnr_<view>" and "psnr" (mean of the views): dB inside the true mask, over mid grey;
@@ -53,7 +99,7 @@ def evaluate(generator: EG3DGenerator, store: HeadStore, heads: int = 10**6) -> 
         "depth_error": mean absolute z-depth error in world units where alpha > 0.5 in the raw image (NaN if nowhere).
     """
     rows: dict[str, list[Tensor]] = {"psnr": [], "iou": [], "depth_error": []}
-    for batch, render in _views(generator, store, heads):
+    for batch, render in _views(generator, store, heads, latents):
         mask = (_shrink(batch.alpha) > 0.5).float()
         error = masked_l2(_shrink(render.image.clamp(-1, 1)), _shrink(batch.image), mask)
         rows["psnr"].append(10 * torch.log10(4 / error))
@@ -77,12 +123,14 @@ def _depth_picture(render: Render, view: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def held_out_sheet(generator: EG3DGenerator, store: HeadStore, heads: int = 10) -> np.ndarray:
+def held_out_sheet(
+    generator: EG3DGenerator, store: HeadStore, heads: int = 10, latents: Tensor | None = None
+) -> np.ndarray:
     """uint8 [H,W,3]: a row a head; for each of `SHEET_VIEWS` the truth and the generator's view, and the front's
     depth."""
     names = list(EVALUATION_VIEWS)
     pictures, labels = [], []
-    for batch, render in _views(generator, store, heads):
+    for batch, render in _views(generator, store, heads, latents):
         for view in SHEET_VIEWS:
             i = names.index(view)
             pictures += [to_uint8(_shrink(x[i : i + 1]))[0] for x in (batch.image, render.image)]
@@ -101,18 +149,41 @@ def detail_sheet(generator: EG3DGenerator, store: HeadStore, heads: int = 8) -> 
     return tile(pictures, columns=4)
 
 
+def _latent(generator: EG3DGenerator, count: int, seed: int) -> Tensor:
+    """[count,z_dim] standard normal latents."""
+    z = torch.randn(count, generator.spec.z_dim, generator=torch.Generator().manual_seed(seed))
+    return z.to(generator.device)
+
+
 @torch.no_grad()
+def _orbit(generator: EG3DGenerator, w: Tensor, yaws: Tensor) -> list[np.ndarray]:
+    """One latent seen from level cameras at `yaws` radians, each picture [JUDGED_AT,JUDGED_AT,3]."""
+    cameras = generator.spec.orbit(yaws, 0.0)
+    return list(to_uint8(_shrink(generator.render(generator.planes(w), w, cameras).image)))
+
+
 def random_sheet(generator: EG3DGenerator, heads: int = 16, seed: int = 0) -> np.ndarray:
     """uint8 [H,W,3]: heads of standard normal latents, each from the front and from 45° to its side."""
-    spec = generator.spec
-    z = torch.randn(heads, spec.z_dim, generator=torch.Generator().manual_seed(seed)).to(generator.device)
-    cameras = spec.orbit(torch.tensor([0.0, 0.785]), 0.0)
+    ws = generator.map(_latent(generator, heads, seed), generator.spec.canonical_camera)
+    yaws = torch.tensor([0.0, math.pi / 4])
+    return tile([picture for w in ws for picture in _orbit(generator, w[None], yaws)], columns=8)
+
+
+def turntable_sheet(generator: EG3DGenerator, heads: int = 3, views: int = 12, seed: int = 0) -> np.ndarray:
+    """uint8 [H,W,3]: a row a head of a standard normal latent, once around it in equal steps."""
+    ws = generator.map(_latent(generator, heads, seed), generator.spec.canonical_camera)
+    yaws = torch.arange(views) * (2 * math.pi / views)
+    return tile([picture for w in ws for picture in _orbit(generator, w[None], yaws)], columns=views)
+
+
+def interpolation_sheet(generator: EG3DGenerator, pairs: int = 3, between: int = 8, seed: int = 0) -> np.ndarray:
+    """uint8 [H,W,3]: a row a pair of standard normal latents, from the one to the other in equal steps in w."""
+    ws = generator.map(_latent(generator, 2 * pairs, seed), generator.spec.canonical_camera)
     pictures = []
-    for latent in z:
-        w = generator.map(latent[None], spec.canonical_camera)
-        image = generator.render(generator.planes(w), w, cameras).image
-        pictures += list(to_uint8(_shrink(image)))
-    return tile(pictures, columns=8)
+    for start, end in zip(ws[::2], ws[1::2]):
+        for share in torch.linspace(0, 1, between).tolist():
+            pictures += _orbit(generator, torch.lerp(start, end, share)[None], torch.tensor([0.3]))
+    return tile(pictures, columns=between)
 
 
 def table(result: dict[str, float]) -> str:
@@ -132,6 +203,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pack", type=Path, required=True, help="held-out pack that training.generator left")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder of table and sheets")
     parser.add_argument("--heads", type=int, default=1000)
+    parser.add_argument(
+        "--fit-steps", type=int, default=0, help="also judge W+ latents fitted to the front view in so many steps"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     generator = load_generator(options.generator, options.device)
@@ -141,6 +215,12 @@ def main(arguments: list[str] | None = None) -> None:
     store = HeadStore(pack, torch.device(options.device))
     store.refresh()
     report(generator, store, options.out, options.heads)
+    if options.fit_steps:
+        latents = fit_front(generator, store, options.heads, options.fit_steps)
+        result = evaluate(generator, store, options.heads, latents)
+        (options.out / "front_fit.json").write_text(json.dumps({"steps": options.fit_steps, **result}, indent=1) + "\n")
+        write_png(options.out / "front_fit.png", held_out_sheet(generator, store, latents=latents))
+        print(f"after {options.fit_steps} steps in W+ on the front view\n{table(result)}", flush=True)
 
 
 def report(generator: EG3DGenerator, store: HeadStore, folder: Path, heads: int) -> dict[str, float]:
@@ -150,7 +230,8 @@ def report(generator: EG3DGenerator, store: HeadStore, folder: Path, heads: int)
     (folder / "evaluation.json").write_text(json.dumps({"heads": min(heads, len(store)), **result}, indent=1) + "\n")
     write_png(folder / "held_out.png", held_out_sheet(generator, store))
     write_png(folder / "detail.png", detail_sheet(generator, store))
-    write_png(folder / "random.png", random_sheet(generator))
+    for name, sheet in {"random": random_sheet, "turntable": turntable_sheet, "between": interpolation_sheet}.items():
+        write_png(folder / f"{name}.png", sheet(generator))
     print(f"{min(heads, len(store))} held-out heads\n{table(result)}", flush=True)
     return result
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pmv.generators import EG3DConfig, load_generator, save_generator
+from pmv.generators import EG3DConfig, PanoHeadConfig, load_generator, save_generator
 from pmv.generators.superresolution import SuperResolutionHead
 from pmv.images import write_png
 from training.batches import HeadStore
@@ -25,11 +25,18 @@ from training.evaluate import detail_sheet, evaluate, report
 from training.trainer import TrainConfig, Trainer
 
 
-def shape_of(size: str, z_dim: int) -> EG3DConfig:
-    """The generator's numbers: "heads" is what ships, "tiny" trains on a CPU in seconds and looks like it."""
+def shape_of(size: str, z_dim: int, grid_depth: int = 1) -> EG3DConfig:
+    """The generator's numbers: "heads" is what ships, "tiny" trains on a CPU in seconds and looks like it.
+
+    With `grid_depth` > 1 it has a tri-grid of so many layers (PanoHead, arXiv:2303.13071 §4.2) and is otherwise the same.
+    """
+    family, changes = EG3DConfig, {}
+    if grid_depth > 1:
+        family, changes = PanoHeadConfig, dict(decoder_activation="sigmoid", grid_depth=grid_depth, margin=0.0)
+        changes |= dict(raw_torgb=False, background_network=False)
     if size == "heads":
-        return EG3DConfig.small(z_dim=z_dim, channel_max=256)
-    return EG3DConfig.small(
+        return family.small(z_dim=z_dim, channel_max=256, **changes)
+    return family.small(
         z_dim=z_dim,
         w_dim=64,
         plane_resolution=32,
@@ -42,6 +49,7 @@ def shape_of(size: str, z_dim: int) -> EG3DConfig:
         neural_resolution=16,
         resolution=64,
         head=SuperResolutionHead(16, (16, 16), (True, True), stores_filter=False),
+        **changes,
     )
 
 
@@ -170,6 +178,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--packs", type=Path, help="folder of the rendered heads (default: OUT/packs)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", choices=("heads", "tiny"), default="heads")
+    parser.add_argument("--grid-depth", type=int, default=1, help="layers of a tri-grid; 1: tri-planes")
     parser.add_argument("--train-heads", type=int, default=6000, help="identities to render")
     parser.add_argument("--train-views", type=int, default=12, help="views of each")
     parser.add_argument("--start-heads", type=int, default=300, help="training starts when so many are rendered")
@@ -225,7 +234,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it anyway
     begin = time.perf_counter()
     options.out.mkdir(parents=True, exist_ok=True)
-    shape = shape_of(options.size, len(head_vector(0, 0.0)))
+    shape = shape_of(options.size, len(head_vector(0, 0.0)), options.grid_depth)
     pack, judged, rendering = open_packs(options, shape.resolution)
     try:
         store, held_out = HeadStore(pack, device), HeadStore(judged, device)

@@ -22,7 +22,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pmv.artifacts import atomic_path, read_json, write_json
 from pmv.errors import InputError
-from pmv.generators import EG3DConfig, EG3DGenerator, Render
+from pmv.generators import EG3DConfig, EG3DGenerator, PanoHeadConfig, PanoHeadGenerator, Render
 from pmv.generators.volume import Jitter
 from training.batches import Batch, HeadStore
 from training.discriminator import DualDiscriminator, feature_matching, r1_penalty
@@ -105,7 +105,7 @@ class Trainer:
             raise InputError("a compiled step needs a fixed number of samples a ray: give --keep, say 16")
         self.config, self.store, self.device = config, store, device
         torch.manual_seed(config.seed)
-        generator = EG3DGenerator(shape)
+        generator = PanoHeadGenerator(shape) if isinstance(shape, PanoHeadConfig) else EG3DGenerator(shape)
         with torch.no_grad():  # super-resolution starts as plain up-sampling of the raw image
             for block in generator.superresolution.children():
                 block.get_parameter("torgb.weight").mul_(0.05)

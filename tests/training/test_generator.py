@@ -24,7 +24,14 @@ from training.data import (
     wait_for,
 )
 from training.discriminator import DualDiscriminator, feature_matching, r1_penalty
-from training.evaluate import evaluate, held_out_sheet, random_sheet
+from training.evaluate import (
+    evaluate,
+    fit_front,
+    held_out_sheet,
+    interpolation_sheet,
+    random_sheet,
+    turntable_sheet,
+)
 from training.generator import export, shape_of
 from training.objective import gradient_difference, gradient_share, learn
 from training.trainer import TrainConfig, Trainer
@@ -94,6 +101,29 @@ def test_training_lowers_the_loss_and_learns_shape_and_colour(store, held_out):
     assert after["depth_error"] < 0.1
 
 
+def test_latents_fitted_to_the_front_draw_it(store, held_out, tmp_path):
+    config = TrainConfig(steps=60, heads=2, views=2, warmup=5, half_until=0.0, raw_until=0.5, adversarial_from=1.0)
+    run = trainer(store, TrainConfig(**{**config.__dict__, "ema_half_life": 5.0, "learning_rate": 5e-3}))
+    for _ in range(config.steps):
+        run.step()
+    start = run.average.mean_w().expand(2, -1, -1)
+    fitted = fit_front(run.average, held_out, 2, 60)
+    before, after = (evaluate(run.average, held_out, 2, w) for w in (start, fitted))
+    assert after["psnr_front"] > before["psnr_front"] + 1
+    alone = fit_front(run.average, held_out, 2, 20, together=1)
+    torch.testing.assert_close(alone, fit_front(run.average, held_out, 2, 20), atol=2e-3, rtol=0)
+    sheet = held_out_sheet(run.average, held_out, 2, fitted)
+    assert sheet.shape == held_out_sheet(run.average, held_out, 2).shape
+
+
+def test_a_tri_grid_trains(store):
+    config = TrainConfig(steps=24, heads=2, views=1, warmup=4, raw_until=0.8, adversarial_from=1.0, learning_rate=5e-3)
+    run = Trainer(config, shape_of("tiny", Z_DIM, grid_depth=3), store, CPU)
+    losses = [float(run.step()["raw"]) for _ in range(config.steps)]
+    assert run.average.config.plane_shape == (3, 8, 3, 32, 32)
+    assert losses[-1] < 0.8 * losses[0]
+
+
 def test_resumed_run_equals_an_uninterrupted_one(store, tmp_path):
     whole = trainer(store)
     phases = []
@@ -152,6 +182,9 @@ def test_export_loads_and_draws_the_same(store, held_out, tmp_path):
     torch.testing.assert_close(loaded.backbone.mapping.w_avg, loaded.mean_w()[0, 0], atol=2e-3, rtol=2e-3)
     assert held_out_sheet(loaded, held_out, 1).ndim == 3
     assert random_sheet(loaded, 2).dtype == np.uint8
+    turns, mixtures = turntable_sheet(loaded, 1, 4), interpolation_sheet(loaded, 1, 4)
+    assert turns.shape == mixtures.shape
+    assert np.array_equal(turns, turntable_sheet(loaded, 1, 4)) and not np.array_equal(turns, mixtures)
 
 
 def test_average_follows_slowly_and_the_cameras_embedding_stays(store):
