@@ -1,8 +1,8 @@
 """How good a generator of synthetic heads is: true views of held-out heads against those it draws from their true
 latents.
 
-`python -m training.evaluate --generator heads --pack DIR` prints the table and writes the sheets; `--fit-steps 300` adds
-the table of latents that were fitted to the front view alone, as inversion begins.
+`python -m training.evaluate --generator heads --pack DIR` prints the table and writes the sheets; `--fit-steps 300`
+adds the table of latents that were fitted to the front view alone, as inversion begins.
 """
 
 import argparse

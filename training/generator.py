@@ -28,7 +28,7 @@ from training.trainer import TrainConfig, Trainer
 def shape_of(size: str, z_dim: int, grid_depth: int = 1) -> EG3DConfig:
     """The generator's numbers: "heads" is what ships, "tiny" trains on a CPU in seconds and looks like it.
 
-    With `grid_depth` > 1 it has a tri-grid of so many layers (PanoHead, arXiv:2303.13071 §4.2) and is otherwise the same.
+    With `grid_depth` > 1 it has a tri-grid of so many layers (PanoHead, arXiv:2303.13071 §4.2), and is else the same.
     """
     family, changes = EG3DConfig, {}
     if grid_depth > 1:
