@@ -111,7 +111,7 @@ class HeadPack:
 
     def slots(self) -> np.ndarray:
         """Indices of the heads that are complete, ascending."""
-        return np.flatnonzero(self.ready)
+        return np.flatnonzero(np.array(self.ready))  # a copy: other processes write to it, which NumPy minds
 
 
 def training_cameras(seed: int, count: int) -> np.ndarray:
