@@ -176,8 +176,8 @@ def _nvdiffrast_faces(uv: Tensor, z: Tensor, faces: Tensor, height: int, width: 
     dr = _import_nvdiffrast()
     if dr is None:
         raise PmvError(
-            "the rasteriser nvdiffrast is not installed: pip install git+https://github.com/NVlabs/nvdiffrast, "
-            "or choose the backend torch"
+            "the rasteriser nvdiffrast is not installed: pip install --no-build-isolation "
+            "git+https://github.com/NVlabs/nvdiffrast, or choose the backend torch"
         )
     if not uv.is_cuda:
         raise PmvError(

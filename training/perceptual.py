@@ -286,9 +286,11 @@ def judge(trainer: Trainer, store: HeadStore) -> dict[str, float]:
         guesses.append(result["z"][-1][:1].float())
     learner.train()
     true, guess = torch.cat(z), torch.cat(guesses)
-    explained = 1 - (true - guess).square().sum(0) / (true - true.mean(0)).square().sum(0).clamp_min(1e-6)
+    wrong, spread = (true - guess).square().sum(0), (true - true.mean(0)).square().sum(0)
+    varied = spread > 0.01 * len(true)  # of an entry that hardly differs among so few heads, no share can be told
+    explained = (1 - wrong / spread)[varied]
     return {
-        "z_explained": float(explained.mean()),
+        "z_explained": float(1 - wrong.sum() / spread.sum()),
         "z_explained_best_quarter": float(explained.sort(descending=True)[0][: max(1, len(explained) // 4)].mean()),
         "position_error": off / max(pixels, 1.0),
         "normal_error_degrees": turned / max(pixels, 1.0),

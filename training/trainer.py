@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch._functorch import config as functorch_config
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pmv.artifacts import atomic_path, read_json, write_json
@@ -59,7 +60,7 @@ class TrainConfig:
         gradient_clip: largest norm of the generator's gradient.
         precision: "single", or "mixed" for bfloat16 convolutions in generator and discriminator.
         keep: samples a ray that get features and gradients; 0 = as many as matter, which a GPU must wait to hear.
-        compiled: fuse the step with torch.compile: a minute or two at the start of every phase, then twice the speed
+        compiled: fuse the step with torch.compile: one to three minutes at the start of every phase, then twice the speed
             on a GPU (assets/generator/MODEL_CARD.md).
         seed: of weights, batches and jitter.
     """
@@ -122,6 +123,10 @@ class Trainer:
         self.optimizer = torch.optim.Adam([{"params": mapping}, {"params": rest}], betas=(0.9, 0.99), fused=fused)
         self.judge_optimizer = torch.optim.Adam(self.judge.parameters(), betas=(0.0, 0.99), fused=fused)
         self.shares = torch.zeros(2, device=device)
+        if config.compiled and hasattr(functorch_config, "donated_buffer"):  # PyTorch 2.6 and later
+            # `_opinion` asks the judge's graph for a gradient beside the step's own, now and then: the first backward
+            # pass, from which compiled code takes what it may overwrite, need not be such a one
+            functorch_config.donated_buffer = False
         compiler = partial(torch.compile, fullgraph=True, dynamic=False) if config.compiled else (lambda f: f)
         self._learn, self._compiled_judge = compiler(learn), compiler(self.judge)
         self.condition = self.generator.spec.canonical_camera.to(device)

@@ -137,7 +137,9 @@ def test_unknown_and_missing_backends_say_what_to_do():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available() or _import_nvdiffrast() is None, reason="needs CUDA and nvdiffrast")
 def test_nvdiffrast_agrees_with_the_twin():
-    vertices, faces = (x.cuda() for x in ball(4))
+    # large faces: nvdiffrast moves corners to whole sixteenths of a pixel, which settles pixels near edges another way
+    # (5120 faces of about two pixels: 0.7 % of this picture)
+    vertices, faces = (x.cuda() for x in ball(2))
     cameras = CAMERAS.to("cuda")
     twin = rasterize(vertices, faces, cameras, 128, 128, backend="torch")
     fast = rasterize(vertices, faces, cameras, 128, 128, backend="nvdiffrast")
