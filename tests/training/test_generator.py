@@ -34,7 +34,7 @@ from training.evaluate import (
 )
 from training.generator import export, shape_of
 from training.objective import gradient_difference, gradient_share, learn
-from training.trainer import TrainConfig, Trainer
+from training.trainer import LAZY, TrainConfig, Trainer
 
 MAKEHUMAN = Path(__file__).resolve().parents[3] / "shared" / "makehuman"
 CPU = torch.device("cpu")
@@ -327,6 +327,20 @@ def test_steps_of_the_heaviest_samples_learn_in_every_phase(store):
     while run.progress < 1:
         last = run.step()
     assert "judge" in last and last["alpha"] < first["alpha"]
+
+
+def test_a_compiled_run_goes_on_between_two_looks_at_the_shares(store, monkeypatch):
+    """The first backward pass through the compiled judge must leave its graph for later looks (PyTorch's donated
+    buffers)."""
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **o: f if f is learn else compiled(f, backend="aot_eager", **o))
+    changes = {"keep": 8, "compiled": True, "adversarial_from": 0.0, "half_until": 0.0, "raw_until": 0.0}
+    run = trainer(store, TrainConfig(**{**vars(QUICK), **changes}))
+    run.judge_steps = LAZY - 2  # as a checkpoint may leave it
+    shares = run.shares.clone()
+    for _ in range(3):
+        run.step()
+    assert run.judge_steps == LAZY + 1 and not torch.equal(run.shares, shares)
 
 
 def test_compiling_wants_shapes_that_stay(store):
