@@ -60,8 +60,8 @@ class TrainConfig:
         gradient_clip: largest norm of the generator's gradient.
         precision: "single", or "mixed" for bfloat16 convolutions in generator and discriminator.
         keep: samples a ray that get features and gradients; 0 = as many as matter, which a GPU must wait to hear.
-        compiled: fuse the step with torch.compile: one to three minutes at the start of every phase, then twice the speed
-            on a GPU (assets/generator/MODEL_CARD.md).
+        compiled: fuse the step with torch.compile: one to three minutes at the start of every phase, then twice the
+            speed on a GPU (assets/generator/MODEL_CARD.md).
         seed: of weights, batches and jitter.
     """
 
