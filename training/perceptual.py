@@ -266,6 +266,18 @@ def calibrate(network: HeadsFeatures, store: HeadStore, seed: int = 0, rounds: i
     return {"other heads": other.tolist(), "near": near.tolist()}
 
 
+def explained_variance(true: Tensor, guess: Tensor) -> tuple[float, float]:
+    """Share of the variance of z [N,D] that a guess [N,D] explains: of all entries together, and the mean over the
+    quarter of them that is guessed best. An entry that hardly differs among these heads has no share of its own; where
+    none differs, both are 0."""
+    wrong, spread = (true - guess).square().sum(0), (true - true.mean(0)).square().sum(0)
+    varied = spread > 0.01 * len(true)
+    if not varied.any():
+        return 0.0, 0.0
+    shares = (1 - wrong / spread)[varied].sort(descending=True)[0]
+    return float(1 - wrong.sum() / spread.sum()), float(shares[: max(1, len(shares) // 4)].mean())
+
+
 @torch.no_grad()
 def judge(trainer: Trainer, store: HeadStore) -> dict[str, float]:
     """How well unchanged held-out pictures are read: share of the variance of z that is explained (fronts only),
@@ -285,13 +297,10 @@ def judge(trainer: Trainer, store: HeadStore) -> dict[str, float]:
         z.append(batch.z.clamp(-Z_LIMIT, Z_LIMIT))
         guesses.append(result["z"][-1][:1].float())
     learner.train()
-    true, guess = torch.cat(z), torch.cat(guesses)
-    wrong, spread = (true - guess).square().sum(0), (true - true.mean(0)).square().sum(0)
-    varied = spread > 0.01 * len(true)  # of an entry that hardly differs among so few heads, no share can be told
-    explained = (1 - wrong / spread)[varied]
+    explained, best = explained_variance(torch.cat(z), torch.cat(guesses))
     return {
-        "z_explained": float(1 - wrong.sum() / spread.sum()),
-        "z_explained_best_quarter": float(explained.sort(descending=True)[0][: max(1, len(explained) // 4)].mean()),
+        "z_explained": explained,
+        "z_explained_best_quarter": best,
         "position_error": off / max(pixels, 1.0),
         "normal_error_degrees": turned / max(pixels, 1.0),
     }

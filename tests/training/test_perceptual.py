@@ -16,7 +16,7 @@ from pmv.heads_features import load_heads_features
 from training.augment import Augment, surface
 from training.batches import Batch, HeadStore
 from training.data import DEPTH_ORIGIN, HELD_OUT, HELD_OUT_SEED, HeadPack, PackLayout, half_depth
-from training.perceptual import FirstHeads, PerceptualConfig, Trainer, calibrate, main
+from training.perceptual import FirstHeads, PerceptualConfig, Trainer, calibrate, explained_variance, main
 
 CPU = torch.device("cpu")
 RESOLUTION = 64
@@ -71,6 +71,15 @@ def test_learns_and_leaves_frozen_weights_with_their_hash(packs, tmp_path):
     network = load_heads_features(tmp_path / "heads.safetensors")
     assert network.shape.channels == tuple(notes["channels"])
     assert not any(p.requires_grad for p in network.parameters())
+
+
+def test_an_entry_that_hardly_varies_does_not_spoil_what_is_explained():
+    true = torch.linspace(-1, 1, 8)[:, None] * torch.tensor([1.0, 1.0, 1e-5])
+    guess = true * torch.tensor([1.0, 0.5, 1.0]) + torch.tensor([0.0, 0.0, 0.1])
+    explained, best = explained_variance(true, guess)
+    assert 0.8 < explained < 0.875  # the second entry is explained to three quarters, the third is a little off
+    assert best == pytest.approx(1)
+    assert explained_variance(true[:1], guess[:1]) == (0.0, 0.0)
 
 
 def test_resumed_run_equals_an_uninterrupted_one(packs, tmp_path):
