@@ -14,7 +14,7 @@ from pmv.pictures.overlay import Placement
 from pmv.pipeline.folder import RunFolder
 from pmv.stages.edit_list import Edit, group_options, load_edits, save_edits
 from pmv.stages.sources import PhotoSources, changed_edits, run_sources, write_sources
-from tests.stages import fakes
+from tests.pmv.pipeline import fakes
 
 
 @pytest.fixture
