@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import pmv.files.artifacts
-import run_inversion
+from pmv.apps import cli
 from pmv.generators import EG3DGenerator, save_generator
 from pmv.portrait import landmarks
 from tests.conftest import ROOT
@@ -122,7 +122,7 @@ def refused(
         handler, before = signal.getsignal(signal.SIGTERM), sorted(tmp_path.rglob("*"))
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
-            run_inversion.main()
+            cli.main()
         signal.signal(signal.SIGTERM, handler)
         out, error = capsys.readouterr()
         told = [line for line in error.splitlines() if line.startswith("pmv: error: ")]

@@ -19,7 +19,7 @@ import torch
 import yaml
 from PIL import Image
 
-import run_inversion
+from pmv.apps import cli
 from pmv.files.artifacts import file_hash, tensors_hash
 from pmv.generators import EG3DGenerator, load_generator, save_generator
 from pmv.generators.directions import FILE_NAME, Direction, Directions, save_directions
@@ -51,7 +51,7 @@ SMALL = [
 
 def start(arguments: Sequence[str | Path], cwd: Path, module: bool = False) -> subprocess.Popen:
     """A process of the command line, `pmv …` or `python run_inversion.py …`."""
-    script = ["-c", "import run_inversion; run_inversion.main()"] if module else [str(ROOT / "run_inversion.py")]
+    script = ["-c", "from pmv.apps.cli import main; main()"] if module else [str(ROOT / "run_inversion.py")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, *script, *map(str, arguments)],
@@ -83,7 +83,7 @@ def pmv(
         handler = signal.getsignal(signal.SIGTERM)
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
-            run_inversion.main()
+            cli.main()
         signal.signal(signal.SIGTERM, handler)
         assert isinstance(caught.value.code, int)
         return caught.value.code, *capsys.readouterr()
@@ -321,10 +321,10 @@ def test_every_command_explains_itself_without_loading_torch(work: Path):
         for name, child in getattr(command, "commands", {}).items():
             yield from walk(child, [*path, name])
 
-    for path, command in walk(run_inversion.cli, []):
+    for path, command in walk(cli.cli, []):
         assert command.help, path
         assert all(p.help for p in command.params if isinstance(p, click.Option)), path
-    code = "import sys, run_inversion\ntry: run_inversion.main()\nexcept SystemExit: print('torch' in sys.modules)"
+    code = "import sys\nfrom pmv.apps.cli import main\ntry: main()\nexcept SystemExit: print('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code, "--help"], env=environment, capture_output=True, text=True)
     assert done.stdout.rstrip().endswith("False") and "invert" in done.stdout

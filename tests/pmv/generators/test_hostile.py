@@ -101,7 +101,7 @@ def test_what_is_no_file(kind, tmp_path):
 @pytest.mark.parametrize("command", ["convert", "inspect", "verify"])
 def test_from_the_command_line(name, command, tmp_path, no_witness, capsys, monkeypatch):
     """One line on stderr, exit code 2, no file made."""
-    import run_inversion
+    from pmv.apps import cli
 
     path = tmp_path / name
     path.write_bytes(FILES[name][1])
@@ -112,7 +112,7 @@ def test_from_the_command_line(name, command, tmp_path, no_witness, capsys, monk
     before = sorted(tmp_path.iterdir())
     monkeypatch.setattr(sys, "argv", ["pmv", command, str(path), *map(str, extra)])
     with pytest.raises(SystemExit) as left:
-        run_inversion.main()
+        cli.main()
     told = capsys.readouterr()
     assert left.value.code == 2 and told.out == ""
     assert told.err.startswith("pmv: error: ") and told.err.strip().count("\n") == 0 and name in told.err
