@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from pmv.errors import InputError, disk_errors
-from pmv.files.artifacts import load_fields
 from pmv.inversion import load_inversion
 from pmv.pictures.images import read_bytes, resize, write_png
-from pmv.pictures.uncrop import paste, soft_cover, turned
+from pmv.pictures.uncrop import paste, soft_cover
 from pmv.pipeline.folder import RunFolder
+from pmv.pipeline.packing import load_fields
 from pmv.stages.sources import run_sources
 from pmv.stages.table import TABLE
 
@@ -63,7 +63,7 @@ def write_uncropped(
     """
     inversion = load_inversion(run, device)
     generator, spec = inversion.generator, inversion.generator.spec
-    camera = turned(inversion.camera, math.radians(yaw_deg), math.radians(pitch_deg), spec.pivot)
+    camera = inversion.camera.turned(math.radians(yaw_deg), math.radians(pitch_deg), spec.pivot)
     view = generator.render(generator.planes(inversion.w, inversion.noise), inversion.w, camera)
     size = foreground.shape[-1]
     picture = resize(view.image, size).clamp(-1, 1).cpu()

@@ -17,6 +17,7 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from pmv.geometry.camera import Camera
+from pmv.pictures.images import pixel_grid
 
 EDGE_DEGREES = 75.0
 """Surfaces inclined more than this to the image plane count as a discontinuity between two surfaces."""
@@ -141,13 +142,6 @@ def resize_depth(depth: Tensor, valid: Tensor, size: tuple[int, int], edge: floa
     solid = F.interpolate(valid.to(depth.dtype), size, mode="bilinear", align_corners=False) >= 0.5
     result_valid = found[:, None] & solid
     return torch.where(interior, smooth, sampled[:, None]) * result_valid, result_valid
-
-
-def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:
-    """uv of all pixel centres: [1,H,W,2] in (0,1), in the type and on the device of `like`."""
-    v = (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) / height
-    u = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) / width
-    return torch.stack([u.expand(height, -1), v[:, None].expand(-1, width)], -1)[None]
 
 
 def depth_normals(depth: Tensor, valid: Tensor, camera: Camera, edge: float) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,8 @@ import torch
 
 from pmv.fitting.metrics import psnr
 from pmv.geometry.camera import Camera
-from pmv.geometry.scene import pixel_grid
 from pmv.geometry.warping import inverse_warp, sample_image, texels_per_pixel
+from pmv.pictures.images import pixel_grid
 from tests.scenes import sphere_view, steps_view
 
 INPUT = Camera.orbit(0.0, 0.0)
