@@ -10,6 +10,7 @@ between two pixels (`edge_step`), so one angle describes the threshold at every 
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,43 @@ from pmv.pictures.images import pixel_grid
 EDGE_DEGREES = 75.0
 """Surfaces inclined more than this to the image plane count as a discontinuity between two surfaces."""
 _NORMAL_BLUR = 0.008  # sigma as a fraction of the image width
+
+
+@dataclass(frozen=True)
+class SeenFrom:
+    """The surfaces that N cameras see.
+
+    Attributes:
+        camera: N cameras.
+        depth: [N,1,D,D] z-depth, world units; it means nothing where it is not valid.
+        valid: bool [N,1,D,D], where there is a surface.
+        trusted: [N,1,S,S] in [0,1], texels of the cameras' pictures that may be painted onto what others see; None =
+            all of them. See `pmv.geometry.visibility.trusted_texels`.
+    """
+
+    camera: Camera
+    depth: Tensor
+    valid: Tensor
+    trusted: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _check_depth(self.depth, self.valid)
+        if len(self.camera) != len(self.depth):
+            raise ValueError(f"{len(self.camera)} cameras cannot have seen {len(self.depth)} depth maps")
+
+    def __len__(self) -> int:
+        return len(self.camera)
+
+    def __getitem__(self, index: int) -> "SeenFrom":
+        """What one of the cameras sees, a batch of one."""
+        part = slice(index, index + 1)
+        trusted = None if self.trusted is None else self.trusted[part]
+        return SeenFrom(self.camera[index], self.depth[part], self.valid[part], trusted)
+
+    @property
+    def edge(self) -> float:
+        """Relative depth step between neighbours of `depth` that tells two surfaces apart."""
+        return edge_step(self.camera, self.depth.shape[-1])
 
 
 def edge_step(camera: Camera, width: int, degrees: float = EDGE_DEGREES) -> float:
