@@ -6,10 +6,10 @@
 The batch normalisation after each convolution is folded into it, and only what the levels need is kept, in fp16.
 """
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import click
 import torch
 from torch import Tensor
 
@@ -50,16 +50,17 @@ def convert(published: Mapping[str, Tensor], levels: Sequence[str] = LEVELS) -> 
     return state | {"level_weights": torch.ones(len(levels))}
 
 
-@click.command(help=(__doc__ or "").split("\n")[0])
-@click.argument("published", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write.")
-@click.option("--levels", default=",".join(LEVELS), show_default=True, help="See pmv.fitting.efficientnet.")
-def main(published: Path, out: Path, levels: str) -> None:
-    state = torch.load(published, map_location="cpu", weights_only=True)
-    chosen = levels.split(",")
-    notes = {"levels": chosen, "source": SOURCE, "licence": "Apache-2.0", "published_sha256": file_hash(published)}
-    save_tensors(out, convert(state, chosen), notes)
-    print(f"{out}: {out.stat().st_size} bytes, sha256 {file_hash(out)}")
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("published", type=Path, help="efficientnet-lite0-57934424.pth")
+    parser.add_argument("--out", required=True, type=Path, help="the file to write")
+    parser.add_argument("--levels", nargs="+", default=list(LEVELS), help="see pmv.fitting.efficientnet")
+    options = parser.parse_args()
+    state = torch.load(options.published, map_location="cpu", weights_only=True)
+    notes = {"levels": options.levels, "source": SOURCE, "licence": "Apache-2.0"}
+    notes["published_sha256"] = file_hash(options.published)
+    save_tensors(options.out, convert(state, options.levels), notes)
+    print(f"{options.out}: {options.out.stat().st_size} bytes, sha256 {file_hash(options.out)}")
 
 
 if __name__ == "__main__":

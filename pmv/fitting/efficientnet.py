@@ -16,12 +16,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pmv import data_path
 from pmv.errors import AssetsError, InputError
-from pmv.files.artifacts import read_header
+from pmv.files.artifacts import load_tensors, read_header
 from pmv.fitting.features import feature_distance, unit_length
 
 STEM = 32
@@ -36,7 +35,7 @@ STAGES = (
     (320, 3, 1, 6, 1),
 )
 """Of the blocks: channels out, kernel, stride of the first, expansion, how many (EfficientNet-Lite0)."""
-LEVELS = ("stem", "expand1", "expand3", "expand5", "expand11")
+LEVELS = ("stem", "expand1", "expand3", "expand5")
 """Where the shipped distance looks: see `EfficientNetFeatures`."""
 SOFTNESS = 1e-3
 """See `pmv.fitting.features.unit_length`; the features' mean square is about 1."""
@@ -79,8 +78,8 @@ class EfficientNetFeatures(nn.Module):
 
     A level is "stem", the first convolution's 32 channels, "expandI", the expansion of block I after its ReLU6, or
     "projectI", the result of block I, which no activation follows; blocks count from 0 to 15. The side is 1/2 of the
-    picture's up to expand1, 1/4 up to expand3, 1/8 up to expand5, 1/16 up to expand11, each rounded up. "2xLEVEL" is the
-    same of the picture enlarged twice.
+    picture's up to expand1, 1/4 up to expand3, 1/8 up to expand5, 1/16 up to expand11, each rounded up. "2xLEVEL" is
+    the same of the picture enlarged twice.
     """
 
     def __init__(self, levels: Sequence[str] = LEVELS) -> None:
@@ -93,7 +92,7 @@ class EfficientNetFeatures(nn.Module):
                 rows.append((before, after, kernel, stride if i == 0 else 1, expansion))
                 before = after
         self.places = {"stem": -1} | {f"{part}{i}": i for i in range(len(rows)) for part in ("expand", "project")}
-        plain = [level.removeprefix("2x") for level in self.levels]
+        plain = [str(level).removeprefix("2x") for level in self.levels]
         if not plain or not set(plain) <= self.places.keys() - {"expand0"}:
             raise ValueError(f"levels are stem, expand1 … expand15 and project0 … project15, got {self.levels}")
         last = max(self.places[level] for level in plain)
@@ -153,8 +152,8 @@ def load_efficientnet(path: Path | None = None) -> EfficientNetDistance:
     path = path or data_path("assets", "perceptual", "efficientnet_lite0.safetensors")
     try:
         distance = EfficientNetDistance(read_header(path)["levels"])
-        distance.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    except (InputError, OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
+        distance.load_state_dict({name: value.float() for name, value in load_tensors(path).items()})
+    except (InputError, OSError, SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
         raise AssetsError(
             f"{path}: missing, damaged or no weights of EfficientNet-Lite0 ({type(error).__name__}); reinstall pmv"
         ) from error

@@ -45,7 +45,7 @@ def level_distances(a: Sequence[Tensor], b: Sequence[Tensor], mask: Tensor | Non
 def feature_distance(a: Sequence[Tensor], b: Sequence[Tensor], weights: Tensor, mask: Tensor | None = None) -> Tensor:
     """The distances of `level_distances` times the levels' `weights` [levels], summed: [N].
 
-    The features of a picture that stays the same can so be computed once. Nothing depends on the values' shape of
-    control flow, so a compiler takes it whole.
+    The features of a picture that stays the same need to be computed only once so. No branch hangs on a value: a
+    compiler takes it whole.
     """
     return level_distances(a, b, mask) @ weights

@@ -10,7 +10,7 @@ apart: `frontal_weight` is 0 there.
 network takes for the other person and nobody else does. `identity_loss` therefore turns, scales and shifts the crop at
 random at every call. Judge with crops or views that the loss has not seen.
 
-`pmv/portrait/chip.py` cuts the faces out.
+`pmv/pictures/chips.py` cuts the faces out.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from pmv import data_path
 from pmv.errors import AssetsError
 from pmv.geometry.camera import Camera
-from pmv.portrait.chip import CHIP, face_chips
+from pmv.pictures.chips import CHIP, face_chips
 
 SAME_PERSON = 0.6
 """Distance of descriptors under which the network was trained to say "the same person"."""

@@ -22,8 +22,9 @@ from pmv.fitting.identity import (
     load_identity,
 )
 from pmv.geometry.camera import Camera
+from pmv.pictures.chips import face_chips
 from pmv.pictures.images import read_image
-from pmv.portrait.chip import anchor_points, camera_points, face_chips
+from pmv.portrait.five_points import anchor_points, camera_points
 from tests.conftest import ROOT
 
 PORTRAITS = ("plain", "tattoo")

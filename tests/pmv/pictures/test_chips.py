@@ -1,11 +1,9 @@
-"""Crops of faces from five points: where things land, and how points come from a camera."""
+"""Crops of faces from five points: what lands where."""
 
 import pytest
 import torch
 
-from pmv.geometry.camera import Camera
-from pmv.portrait.chip import CHIP, FIVE, anchor_points, camera_points, face_chips, mesh_points, similarity
-from pmv.training.objective import FEATURE_PLACES
+from pmv.pictures.chips import CHIP, face_chips, similarity
 
 UNIT = torch.tensor([[[0.86, 0.2135], [0.646, 0.229], [0.1206, 0.2137], [0.334, 0.229], [0.49, 0.628]]])
 """The template on its unit square, to four digits."""
@@ -49,32 +47,3 @@ def test_outside_is_black_and_large_faces_are_averaged():
     stripes = (torch.arange(900) % 2).float().expand(1, 3, 900, -1) * 2 - 1
     assert face_chips(stripes, UNIT * 0.5 + 0.2)[..., 20:-20, 20:-20].abs().max() < 0.35
     assert face_chips(stripes, UNIT * 0.5 + 0.2, samples=1).abs().max() > 0.9
-
-
-def test_mesh_points_are_parts_of_the_picture():
-    landmarks = torch.arange(468.0)[None, :, None].expand(1, -1, 2)
-    points = mesh_points(landmarks, 200, 400)
-    assert points[0, :, 0].tolist() == pytest.approx([i / 200 for i in FIVE])
-    assert points[0, :, 1].tolist() == pytest.approx([i / 400 for i in FIVE])
-
-
-def test_anchors_are_the_generators_own_eyes():
-    heads = anchor_points("heads")
-    assert torch.allclose(heads[2:4] * torch.tensor([-1.0, 1.0, 1.0]), heads[:2], atol=1e-4)
-    for eye, corners in zip(FEATURE_PLACES[:2], (heads[:2], heads[2:4])):
-        assert (corners.mean(0) - torch.tensor(eye)).norm() < 0.02
-    wide = anchor_points("eg3d")
-    assert (wide[0] - wide[2]).norm() == pytest.approx(1.089 * (heads[0] - heads[2]).norm().item(), rel=1e-3)
-
-
-def test_camera_moves_the_points_with_the_head_and_passes_gradients():
-    pitch = torch.zeros(2, requires_grad=True)
-    camera = Camera.orbit(torch.tensor([0.0, 0.4]), pitch)
-    points = camera_points(camera, anchor_points("heads"))
-    assert points.shape == (2, 5, 2)
-    # the subject's left is the picture's right; a camera towards +x sees the face turned to the picture's left
-    assert points[0, 0, 0] > points[0, 1, 0] > 0.5 > points[0, 3, 0] > points[0, 2, 0]
-    assert points[1, 4, 0] < points[0, 4, 0]
-    chips = face_chips(ramp(64, 64).expand(2, -1, -1, -1), points)
-    chips[:, 1].mean().backward()
-    assert pitch.grad is not None and (pitch.grad != 0).all()

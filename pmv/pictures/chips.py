@@ -1,24 +1,15 @@
 """Crops of faces as dlib cuts them for its networks ("chips"), from five points: corners of the eyes, base of the nose.
-Differentiable.
-
-Landmarks of a photo give the five points (`mesh_points`). Where a face lies in a render follows from the camera
-(`anchor_points`, `camera_points`), so renders need no detector.
+Differentiable. `pmv/portrait/five_points.py` finds the points.
 """
 
-import numpy as np
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmv.geometry.camera import Camera
-from pmv.portrait.crop import FRAMINGS, Framing
-from pmv.portrait.face_model import FaceModel
-
 CHIP = 150
 """Pixels a side."""
-FIVE = (263, 362, 33, 133, 2)
-"""Face Mesh's landmarks for the five points: the subject's left eye's outer and inner corner, its right eye's outer and
-inner corner, the base of the nose."""
 _TEMPLATE = (
     (0.8595674595992, 0.2134981538014),
     (0.6460604764104, 0.2289674387677),
@@ -56,7 +47,8 @@ def face_chips(
 
     Args:
         image: [N,3,H,W] in [-1,1].
-        points: [N,5,2] the points of `FIVE` in parts of the picture's width and height, (0,0) the top left corner.
+        points: [N,5,2] outer and inner corner of the subject's left eye, of its right eye, base of the nose; in parts
+            of the picture's width and height, (0,0) its top left corner.
         moved: matrices [N,2,2] about the chip's middle and shifts [N,2] (parts of its side) by which the crop is
             moved, see `pmv.fitting.identity.Jitter`; None = the exact crop.
         samples: bilinear samples along each axis of a chip's pixel, averaged; None = as many as the largest face has
@@ -71,7 +63,7 @@ def face_chips(
     matrix, shift = similarity(template.expand(n, -1, -1), place)  # the chip's unit square → pixels
     if samples is None:
         pixels = matrix.detach()[:, :, 0].norm(dim=1).max().item() / CHIP
-        samples = min(max(int(np.ceil(pixels)), 1), _MOST_SAMPLES)
+        samples = min(max(math.ceil(pixels), 1), _MOST_SAMPLES)
     line = (torch.arange(CHIP * samples, device=image.device, dtype=points.dtype) + 0.5) / (CHIP * samples)
     grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).reshape(1, -1, 2)
     if moved is not None:
@@ -81,30 +73,3 @@ def face_chips(
     # grid_sample's zeros are mid grey in [-1,1]
     chips = F.grid_sample(image + 1, grid, mode="bilinear", padding_mode="zeros", align_corners=False) - 1
     return F.avg_pool2d(chips, samples) if samples > 1 else chips
-
-
-def mesh_points(landmarks: Tensor, width: int, height: int) -> Tensor:
-    """Face Mesh's landmarks [N,468,2] in pixels of a picture → the five points [N,5,2] that `face_chips` takes."""
-    return landmarks[:, list(FIVE)] / landmarks.new_tensor([width, height])
-
-
-def anchor_points(framing: Framing | str) -> Tensor:
-    """[5,3] where the five points of a mean face lie in the world of a generator, by its framing (`FRAMINGS`).
-
-    Accurate to some 5 % of the distance between the eyes, which a recognition network hardly minds.
-    """
-    if isinstance(framing, str):
-        framing = FRAMINGS[framing]
-    five = torch.from_numpy(FaceModel.load().points[list(FIVE)]).float()
-    if framing.middle is None:
-        return five
-    turn = torch.tensor(np.radians(framing.turn), dtype=torch.float32)
-    zero, one = torch.zeros(()), torch.ones(())
-    rotation = torch.stack([one, zero, zero, zero, turn.cos(), -turn.sin(), zero, turn.sin(), turn.cos()]).reshape(3, 3)
-    return (five - torch.tensor(framing.middle)) @ rotation.T / framing.width
-
-
-def camera_points(camera: Camera, anchors: Tensor) -> Tensor:
-    """Where anchors [5,3] appear in the pictures of N cameras: [N,5,2], as `face_chips` takes them."""
-    points, _ = camera.project(anchors.to(camera.cam2world).expand(len(camera), -1, -1))
-    return points
