@@ -101,9 +101,9 @@ class EfficientNetFeatures(nn.Module):
         """Images [N,3,H,W] in [-1,1], at least 32 pixels a side → a tensor [N,C,h,w] for each level, unit length over
         C.
 
-        The network was trained on (v − 127) / 128 of grey values v, from which [-1,1] differs by half a grey value. (The
-        package's page says ImageNet's mean and deviation, but by the stored means of its normalisations that is wrong:
-        on 21 photos they are off by 0.2 to 0.3 deviations in the first layers, with ImageNet's by 0.4 to 0.9.)
+        The network was trained on (v − 127) / 128 of grey values v, from which [-1,1] differs by half a grey value. The
+        package's page says ImageNet's mean and deviation; but then, on 21 photos, the first layers' means lie 0.4 to
+        0.9 deviations from those that its normalisations hold, and 0.2 to 0.3 so.
         """
         x = F.relu6(self.stem(same_padding(image, 3, 2)))
         found = {"stem": x}

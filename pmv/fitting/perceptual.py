@@ -11,8 +11,8 @@ reported under its full name. Of the random ones squeeze is the one to take: at 
 CPU core (alex 83, vgg 1312), and its gradient restores a blurred photo without the grain that alex's stride of 4 leaves
 (100 Adam steps on the pixels of a 128 px portrait: 23.2 dB and SSIM 0.80, alex 20.5 and 0.52, start 18.0 and 0.62).
 
-"efficientnet" knows natural pictures, though no human judgement; its numbers too are no LPIPS numbers. Heads fitted with
-it are nearer to the truth from other sides than with random weights (benchmarks/README.md).
+"efficientnet" knows natural pictures, though no human judgement; its numbers too are no LPIPS numbers. Heads fitted
+with it are nearer to the truth from other sides than with random weights (benchmarks/README.md).
 """
 
 import math
