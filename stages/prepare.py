@@ -123,7 +123,7 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
     if foreground.mean() < 0.02:
         raise PhotoError("no foreground was found in the photo; give a --mask with the head white on black")
     original = photo
-    if spec.stands_alone and config.composite == "auto":
+    if spec.stands_alone and spec.background is not None and config.composite == "auto":
         original = foreground * photo + (1 - foreground) * spec.background
     if inputs.photo_camera is not None:
         label, confidence = inputs.photo_camera, 1.0

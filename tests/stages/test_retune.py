@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pmv.fitting.losses import masked_l2
-from pmv.fitting.optimise import render_views
+from pmv.generators.views import render_views
 from pmv.geometry.camera import Camera
 from pmv.geometry.scene import SeenFrom
 from pmv.geometry.warping import inverse_warp
