@@ -58,7 +58,7 @@ class EvaluateConfig:
             turns through 360° instead.
         turntable_pitch: degrees up and down that the turntable sways once in a turn.
         consistency_angle: degrees to each side of the input view at which cross-view consistency is measured.
-        tolerance: of the depth test in cross-view consistency, as a fraction of the generator's box.
+        tolerance: tolerance of the depth test in cross-view consistency, as a fraction of the generator's box.
         mesh_resolution: density samples along each side of the mesh's grid; 0 makes no mesh.
         mesh_level: raw density of the mesh's surface (EG3D's own value).
     """
