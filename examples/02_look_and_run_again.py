@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pmv
 from pmv.apps.invert import Request
-from pmv.files.artifacts import load_fields
 from pmv.pictures.images import to_uint8, write_png
 from pmv.pictures.sheets import tile
 from pmv.pipeline.folder import RunFolder
+from pmv.pipeline.packing import load_fields
 from pmv.stages.table import TABLE
 
 parser = argparse.ArgumentParser(description=__doc__)
