@@ -21,6 +21,16 @@ SHARED = ROOT.parent / "shared"
 """Data that is not part of the repository; tests that need it skip without it."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write", action="store_true", help="write the files that tests compare with")
+
+
+@pytest.fixture
+def write(request: pytest.FixtureRequest) -> bool:
+    """True where the user asked to write what is compared, see `pytest_addoption`."""
+    return request.config.getoption("--write")
+
+
 TINY = {
     "z_dim": 16,
     "w_dim": 32,
