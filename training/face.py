@@ -111,6 +111,7 @@ def without_landmarks(kit: IctFaceKit) -> StatisticalFace:
         landmark_weights=np.zeros((0, 3)),
         landmark_modes=np.zeros((0, 2, 0)),
         landmark_sigma=np.zeros((0, 2)),
+        landmark_offset=np.zeros((0, 3)),
         anchor=Anchor(1.0, 0.0, np.zeros(3)),
     )
 

@@ -14,7 +14,7 @@ Everything is told in the camera's frame, in centimetres: one picture says nothi
 generator's world the face is scaled about the camera's centre, which does not move it in the picture.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,8 +30,10 @@ _ROUNDS = 12
 _EXPRESSION_SIGMA = 0.3  # of the mean of both sides; of full expressions
 _ASYMMETRY_SIGMA = 0.1  # of half their difference
 _UNMODELLED = 0.08  # centimetres: what a person's skin differs by that no mode tells
-_FLIP = np.diag([1.0, -1.0, -1.0])
-"""From the face's axes (y up, looking along +z) to those of a camera in front of it (y down, z away)."""
+_PHOTO_SHARE = 0.5  # of `StatisticalFace.landmark_offset`: what of it is the network's, not the twelve people's own
+_NOISE = 2.5
+_EVERY = 12  # of the skin's vertices, one in so many is compared with a given depth
+_DEPTH_WITNESSES = 40.0  # what a depth map counts as, in independent points: its errors are broad
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ def fit_face(
     intrinsics: np.ndarray,
     face: StatisticalFace | None = None,
     modes: int | None = None,
-    noise: float = 1.0,
+    noise: float = _NOISE,
+    depth: np.ndarray | None = None,
+    depth_sigma: float = 0.005,
 ) -> FaceFit:
     """The most probable face behind landmarks.
 
@@ -95,7 +99,10 @@ def fit_face(
         intrinsics: [3,3] of the camera, normalised by the picture's width (EG3D: focal 4.2647, middle ½).
         face: None = the shipped one.
         modes: of identity; None = all.
-        noise: of the landmarks, in units of the model's own.
+        noise: of the landmarks, in units of the model's own, which is measured on drawings: photos are harder.
+        depth: [D,D] z-depth of the head in the same picture as somebody else has it, in any unit, 0 or not finite where
+            there is none: a second witness, mostly of how the head is turned.
+        depth_sigma: its standard deviation as a part of the depth (EG3D's world: .0135 of 2.7).
 
     Raises:
         InputError: landmarks that are not 468 finite points of a plane.
@@ -105,7 +112,9 @@ def fit_face(
         raise InputError(f"a face is fitted to landmarks [468,2], finite and not all in one place, got {uv.shape}")
     problem = _Problem.of(uv.astype(np.float64), intrinsics.astype(np.float64), face, modes, noise)
     state = problem.start()
-    for _ in range(_ROUNDS):
+    for turn in range(_ROUNDS):
+        if depth is not None and turn >= _ROUNDS // 3:
+            problem = problem.with_depth(depth, depth_sigma, state)
         state = problem.step(state)
     return problem.finish(state)
 
@@ -125,7 +134,10 @@ class _Problem:
         points: [468,3], basis: [468,3,K+E] of the landmarks, face's frame; habits: [468,2,M] of the network in picture
             widths; sigma: [468,2] in picture widths.
         precision: [K+E+M,K+E+M] of the prior of the coefficients.
-        free: [K+E+M] lower and upper limits.
+        limits: [2,K+E+M] lower and upper.
+        normals: [468,3] of the mean face at the landmarks.
+        skin: vertices that are compared with a depth, their mean: [Q,3] and basis: [Q,3,K+E].
+        target: [Q] z-depth of these in centimetres, not a number where there is none, and its sigma; None = no depth.
     """
 
     uv: np.ndarray
@@ -138,6 +150,11 @@ class _Problem:
     sigma: np.ndarray
     precision: np.ndarray
     limits: np.ndarray
+    normals: np.ndarray
+    skin_mean: np.ndarray
+    skin_basis: np.ndarray
+    target: np.ndarray | None = None
+    target_sigma: float = 1.0
 
     @classmethod
     def of(
@@ -155,18 +172,39 @@ class _Problem:
         precision[some, some] = _expression_precision(face.expression_names)
         limits = np.tile([[-np.inf], [np.inf]], (1, count))
         limits[:, some] = [[0.0], [1.0]]
+        skin = np.flatnonzero(face.skin > 0.5)[::_EVERY]
+        skin_basis = np.concatenate([face.identity[skin, :, :modes], face.expression[skin]], -1).astype(np.float64)
         return cls(
             uv,
             intrinsics,
             face,
             modes,
-            face.at_landmarks(face.mean),
+            face.at_landmarks(face.mean) + _PHOTO_SHARE * face.landmark_offset,
             basis,
             face.landmark_modes * width * noise,
             face.landmark_sigma * width * noise,
             precision,
             limits,
+            face.at_landmarks(face.normals(face.mean)),
+            face.mean[skin],
+            skin_basis,
         )
+
+    def with_depth(self, depth: np.ndarray, sigma: float, state: _State) -> "_Problem":
+        """The problem with a depth map [D,D] as a further witness, read where the state's vertices appear."""
+        local = self._skin(state) @ state.rotation.T + state.translation
+        place = np.floor(self._project(local) * depth.shape[::-1]).astype(int)
+        inside = ((place >= 0) & (place < depth.shape[::-1])).all(1)
+        place = np.clip(place, 0, np.array(depth.shape[::-1]) - 1)
+        found = depth[place[:, 1], place[:, 0]].astype(np.float64)
+        found[~(inside & np.isfinite(found) & (found > 0))] = np.nan
+        if np.isfinite(found).sum() < 8:
+            return replace(self, target=None)
+        found *= np.nanmedian(local[:, 2]) / np.nanmedian(found)
+        return replace(self, target=found, target_sigma=sigma * float(np.nanmedian(found)))
+
+    def _skin(self, state: _State) -> np.ndarray:
+        return self.skin_mean + self.skin_basis @ state.coefficients[: self.basis.shape[-1]]
 
     def start(self) -> _State:
         """The mean face under a scaled orthographic projection (POS, DeMenthon and Davis 1995)."""
@@ -198,10 +236,8 @@ class _Problem:
 
     def seen(self, state: _State) -> np.ndarray:
         """[468] weight of each landmark in [0,1]: 0 where the face turns away."""
-        shape = self.face.shape(*self._split(state))
-        normals = self.face.at_landmarks(self.face.normals(shape))
-        towards = -state.rotation.T @ state.translation - self.face.at_landmarks(shape)
-        cosine = (normals * towards).sum(1) / (np.linalg.norm(towards, axis=1) * np.linalg.norm(normals, axis=1))
+        towards = -state.rotation.T @ state.translation - self._points(state)
+        cosine = (self.normals * towards).sum(1) / np.linalg.norm(towards, axis=1)
         return np.clip((cosine - _HIDDEN) / (_SEEN - _HIDDEN), 0.0, 1.0)
 
     def _split(self, state: _State) -> tuple[np.ndarray, np.ndarray]:
@@ -220,7 +256,8 @@ class _Problem:
         slope[:, 1, 1] = self.intrinsics[1, 1]
         slope[:, :, 2] = self.intrinsics[:2, 2] - value
         slope *= inverse[:, None, None]
-        around = turned - turned.mean(0)
+        middle, habits = turned.mean(0), self.habits.shape[-1]
+        around = turned - middle
         turn = np.stack([np.cross(axis, around) for axis in np.eye(3)], -1)
         change = np.concatenate([turn, np.broadcast_to(np.eye(3), turn.shape), state.rotation @ self.basis], -1)
         jacobian = np.concatenate([slope @ change, self.habits], -1) / self.sigma[..., None]
@@ -231,6 +268,20 @@ class _Problem:
         flat = jacobian.reshape(-1, jacobian.shape[-1])
         weighted = flat * weight.reshape(-1, 1)
         matrix, vector = weighted.T @ flat, weighted.T @ residual.ravel()
+        if self.target is not None:
+            turned = self._skin(state) @ state.rotation.T
+            away = turned + state.translation
+            wrong = self.target - away[:, 2]
+            known = np.isfinite(wrong)
+            wrong = (wrong - np.median(wrong[known]))[known] / self.target_sigma
+            slope = np.concatenate(
+                [(turned - middle)[:, [1]], -(turned - middle)[:, [0]], np.zeros((len(turned), 4)),
+                 np.einsum("x,qxk->qk", state.rotation[2], self.skin_basis), np.zeros((len(turned), habits))], 1
+            )[known]  # fmt: skip
+            slope = (slope - slope.mean(0)) / self.target_sigma  # the depth of the whole is free
+            trust = np.minimum(1.0, 1.5 / np.maximum(np.abs(wrong), 1e-9)) * _DEPTH_WITNESSES / len(wrong)
+            matrix += slope.T @ (slope * trust[:, None])
+            vector += slope.T @ (wrong * trust)
         matrix[6:, 6:] += self.precision
         vector[6:] -= self.precision @ state.coefficients
         matrix[:6, :6] += 1e-9 * np.eye(6) * np.trace(matrix[:6, :6])

@@ -64,6 +64,7 @@ class StatisticalFace:
         landmark_modes: [468,2,M] ways in which the landmark network errs at all landmarks at once, one standard
             deviation each, and landmark_sigma: [468,2] standard deviation of what they leave; x right, y down, in
             widths of the face (`face_width`).
+        landmark_offset: [468,3] by how much the landmarks of photos, taken together, lie off those places.
         anchor: where the mean lies in EG3D's world.
     """
 
@@ -77,6 +78,7 @@ class StatisticalFace:
     landmark_weights: np.ndarray
     landmark_modes: np.ndarray
     landmark_sigma: np.ndarray
+    landmark_offset: np.ndarray
     anchor: Anchor
 
     def shape(self, identity: np.ndarray, expression: np.ndarray) -> np.ndarray:
@@ -124,6 +126,7 @@ class StatisticalFace:
             landmark_weights=self.landmark_weights.astype(np.float32),
             landmark_modes=self.landmark_modes.astype(np.float16),
             landmark_sigma=self.landmark_sigma.astype(np.float32),
+            landmark_offset=self.landmark_offset.astype(np.float32),
             anchor=np.array([self.anchor.scale, self.anchor.turn, *self.anchor.offset]),
         )
 
@@ -155,6 +158,7 @@ class StatisticalFace:
                 landmark_weights=values["landmark_weights"].astype(np.float64),
                 landmark_modes=values["landmark_modes"].astype(np.float64),
                 landmark_sigma=values["landmark_sigma"].astype(np.float64),
+                landmark_offset=values["landmark_offset"].astype(np.float64),
                 anchor=Anchor(float(scale), float(turn), np.array(offset)),
             )
         except (OSError, KeyError, ValueError) as error:
