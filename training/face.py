@@ -11,14 +11,20 @@ that move the skin (`SHAPES_LEFT_OUT`).
 from known cameras, in random light, with brows, lips and irises painted on; the landmark network looks at the pictures;
 and each landmark is the point of the surface that is nearest to what the network says in all of them (geometric median
 of the distances in the picture, over a grid of points finer than the mesh). What is left is the network's own error,
-and becomes `landmark_sigma`. Nothing is clicked by hand and no portrait takes part.
+and becomes `landmark_modes` and `landmark_sigma`. Nothing is clicked by hand.
+
+**What portraits add.** The network draws photos differently from drawings of bald heads: it puts the border of the face
+nearer to the front and the nose further out. Where it puts its landmarks on photos, in the mean over people and in
+EG3D's world, `pmv.portrait.face_model` knows; a similarity between those points and these gives the `Anchor`, and what
+is left is `landmark_offset`.
 """
 
+import argparse
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import click
+import cv2
 import numpy as np
 import torch
 from scipy.spatial import KDTree
@@ -27,7 +33,7 @@ from pmv.errors import InputError
 from pmv.geometry.camera import Camera
 from pmv.geometry.raster import interpolate, rasterize
 from pmv.portrait.align import find_faces, shipped_model
-from pmv.portrait.face_model import principal_directions
+from pmv.portrait.face_model import FaceModel, principal_directions
 from pmv.portrait.landmarks import find_landmarks
 from pmv.portrait.photo import Photo
 from pmv.portrait.statistical_face import Anchor, StatisticalFace, face_width
@@ -259,8 +265,6 @@ def look_at_faces(kit: IctFaceKit, face: StatisticalFace, people: int, out: Path
 
 
 def _write_overlay(path: Path, photo: Photo, points: np.ndarray) -> None:
-    import cv2
-
     picture = photo.pixels[..., ::-1].copy()
     for x, y in points:
         cv2.circle(picture, (round(x), round(y)), 1, (0, 255, 0), -1)
@@ -313,3 +317,44 @@ def place_landmarks(face: StatisticalFace, seen: list[_Seen]) -> StatisticalFace
     freedom = known.sum(1).mean() / (known.sum(1).mean() - _HABITS)
     sigma = np.sqrt((known * left**2).sum(0) / np.maximum(known.sum(0), 1e-9) * freedom + _FLOOR**2)
     return replace(placed, landmark_modes=basis.reshape(count, 2, -1), landmark_sigma=sigma.reshape(count, 2))
+
+
+def settle(face: StatisticalFace, portraits: FaceModel) -> StatisticalFace:
+    """The face with its place in EG3D's world, and with what landmarks of photos are off; see the module's text.
+
+    The similarity is the least-squares one (Umeyama 1991) over all landmarks.
+    """
+    here, there = face.at_landmarks(face.mean), portraits.points
+    middle, other = here.mean(0), there.mean(0)
+    u, values, v = np.linalg.svd((there - other).T @ (here - middle))
+    rotation = u @ v
+    scale = values.sum() / ((here - middle) ** 2).sum()
+    shift = other - scale * rotation @ middle
+    turn = np.degrees(np.arctan2(rotation[2, 1], rotation[2, 2]))
+    anchor = Anchor(float(scale), float(turn), np.array([0.0, shift[1], shift[2]]))
+    return replace(face, anchor=anchor, landmark_offset=(there - shift) @ rotation / scale - here)
+
+
+def main() -> None:
+    """The command of the module's text."""
+    parser = argparse.ArgumentParser(description="Make the statistical face from a copy of ICT-FaceKit.")
+    parser.add_argument("--ict", type=Path, required=True, help="the checkout, or its FaceXModel")
+    parser.add_argument("--out", type=Path, required=True, help="the .npz to write")
+    parser.add_argument("--modes", type=int, default=100, help="modes of identity that are kept")
+    parser.add_argument("--people", type=int, default=24, help="random faces that the landmark network looks at")
+    parser.add_argument("--pictures", type=Path, help="a folder for some of those pictures, with the landmarks found")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    kit = IctFaceKit.read(arguments.ict, arguments.modes)
+    face = without_landmarks(kit)
+    if arguments.pictures is not None:
+        arguments.pictures.mkdir(parents=True, exist_ok=True)
+    seen = look_at_faces(kit, face, arguments.people, arguments.pictures)
+    face = settle(place_landmarks(face, seen), FaceModel.load())
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    face.save(arguments.out)
+    log.info("face: %s, %.1f MB", arguments.out, arguments.out.stat().st_size / 1e6)
+
+
+if __name__ == "__main__":
+    main()

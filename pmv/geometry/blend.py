@@ -16,6 +16,10 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
+from pmv.geometry.camera import Camera
+from pmv.geometry.raster import rasterize
+from pmv.geometry.scene import depth_mesh
+
 _RELIEF = 16.0  # κ: over some four pixels, slopes count for more than places
 _SOLID = 0.5  # alpha from which a pixel is surface
 
@@ -36,8 +40,8 @@ def blend_surface(
         confidence: [1,1,D,D] in [0,1].
         edge: relative depth step between neighbours from which they lie on two surfaces, see
             `pmv.geometry.scene.edge_step`.
-        outlier: difference of the two, as a part of the depth's range over the sure part, world units, from which the
-            coarse one is believed: hair, glasses or a hand lie before the skin.
+        outlier: world units by which the two differ where half as much is believed: hair, glasses or a hand lie before
+            the skin.
 
     Returns:
         [1,1,D,D]; the coarse depth where confidence or alpha is 0, and everywhere where nothing is sure.
@@ -61,6 +65,39 @@ def blend_surface(
     change = _solve(np.where(known, better - coarse, 0.0), share, solid, coarse, edge)
     result = torch.from_numpy(coarse + change).to(coarse_depth)
     return torch.where(torch.from_numpy(solid).to(coarse_depth.device), result, coarse_depth[0, 0])[None, None]
+
+
+def carry_surface(
+    depth: Tensor,
+    changed: Tensor,
+    camera: Camera,
+    views: Camera,
+    view_depths: Tensor,
+    view_alphas: Tensor,
+    edge: float,
+    reach: float = 0.06,
+) -> Tensor:
+    """The depth maps of other views after the input view's surface has moved.
+
+    Args:
+        depth: [1,1,D,D] of the input view, blended. changed: bool [1,1,D,D], where it is new.
+        camera: of the input view, 1. views: P cameras.
+        view_depths, view_alphas: [P,1,E,E] of the old surface.
+        edge: as of `blend_surface`, for the input view.
+        reach: world units; a view's surface that lies further from the new one is another (hair before the cheek, the
+            far side of the nose) and stays.
+
+    Returns:
+        [P,1,E,E]: the new surface where a view sees it and had the old one there; outlines stay.
+    """
+    vertices, faces = depth_mesh(depth, changed, camera, edge)
+    if not len(faces):
+        return view_depths.clone()
+    height, width = view_depths.shape[-2:]
+    drawn = [rasterize(vertices, faces, view, height, width) for view in (views[i] for i in range(len(views)))]
+    new = torch.stack([fragments.depth[0] for fragments in drawn])[:, None]
+    hit = torch.stack([fragments.face_index[0] >= 0 for fragments in drawn])[:, None]
+    return torch.where(hit & (view_alphas > _SOLID) & ((new - view_depths).abs() < reach), new, view_depths)
 
 
 def _solve(wanted: np.ndarray, share: np.ndarray, solid: np.ndarray, coarse: np.ndarray, edge: float) -> np.ndarray:
