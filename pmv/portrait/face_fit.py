@@ -32,6 +32,7 @@ _ASYMMETRY_SIGMA = 0.1  # of half their difference
 _UNMODELLED = 0.08  # centimetres: what a person's skin differs by that no mode tells
 _PHOTO_SHARE = 0.5  # of `StatisticalFace.landmark_offset`: what of it is the network's, not the twelve people's own
 _NOISE = 2.5
+_OUTSIDE = 0.3  # cosine between normal and the face's own axis
 _EVERY = 12  # of the skin's vertices, one in so many is compared with a given depth
 _DEPTH_WITNESSES = 40.0  # what a depth map counts as, in independent points: its errors are broad
 
@@ -137,7 +138,8 @@ class _Problem:
         limits: [2,K+E+M] lower and upper.
         normals: [468,3] of the mean face at the landmarks.
         skin: vertices that are compared with a depth, their mean: [Q,3] and basis: [Q,3,K+E].
-        target: [Q] z-depth of these in centimetres, not a number where there is none, and its sigma; None = no depth.
+        target: [Q] z-depth of these in any unit, not a number where there is none, and the sigma of its logarithm;
+            None = no depth.
     """
 
     uv: np.ndarray
@@ -172,7 +174,8 @@ class _Problem:
         precision[some, some] = _expression_precision(face.expression_names)
         limits = np.tile([[-np.inf], [np.inf]], (1, count))
         limits[:, some] = [[0.0], [1.0]]
-        skin = np.flatnonzero(face.skin > 0.5)[::_EVERY]
+        # not the insides of nostrils and lips, which a depth map does not see
+        skin = np.flatnonzero((face.skin > 0.5) & (face.normals(face.mean)[:, 2] > _OUTSIDE))[::_EVERY]
         skin_basis = np.concatenate([face.identity[skin, :, :modes], face.expression[skin]], -1).astype(np.float64)
         return cls(
             uv,
@@ -200,8 +203,7 @@ class _Problem:
         found[~(inside & np.isfinite(found) & (found > 0))] = np.nan
         if np.isfinite(found).sum() < 8:
             return replace(self, target=None)
-        found *= np.nanmedian(local[:, 2]) / np.nanmedian(found)
-        return replace(self, target=found, target_sigma=sigma * float(np.nanmedian(found)))
+        return replace(self, target=found, target_sigma=sigma)
 
     def _skin(self, state: _State) -> np.ndarray:
         return self.skin_mean + self.skin_basis @ state.coefficients[: self.basis.shape[-1]]
@@ -271,13 +273,14 @@ class _Problem:
         if self.target is not None:
             turned = self._skin(state) @ state.rotation.T
             away = turned + state.translation
-            wrong = self.target - away[:, 2]
+            wrong = np.log(self.target / away[:, 2])
             known = np.isfinite(wrong)
             wrong = (wrong - np.median(wrong[known]))[known] / self.target_sigma
-            slope = np.concatenate(
-                [(turned - middle)[:, [1]], -(turned - middle)[:, [0]], np.zeros((len(turned), 4)),
-                 np.einsum("x,qxk->qk", state.rotation[2], self.skin_basis), np.zeros((len(turned), habits))], 1
-            )[known]  # fmt: skip
+            turned = turned - middle
+            slope = np.zeros((len(turned), jacobian.shape[-1]))
+            slope[:, 0], slope[:, 1], slope[:, 5] = turned[:, 1], -turned[:, 0], 1.0
+            slope[:, 6 : jacobian.shape[-1] - habits] = np.einsum("x,qxk->qk", state.rotation[2], self.skin_basis)
+            slope = (slope / away[:, 2:])[known]
             slope = (slope - slope.mean(0)) / self.target_sigma  # the depth of the whole is free
             trust = np.minimum(1.0, 1.5 / np.maximum(np.abs(wrong), 1e-9)) * _DEPTH_WITNESSES / len(wrong)
             matrix += slope.T @ (slope * trust[:, None])

@@ -107,8 +107,9 @@ class StatisticalFace:
 
         def coded(modes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             scale = np.abs(modes).max((0, 1)) / LEVELS
-            # the vertices' neighbours run along the last axis, where the compressor finds their likeness
-            return np.round(modes / np.maximum(scale, 1e-12)).astype(np.int8).transpose(2, 1, 0), scale
+            steps = np.round(modes / np.maximum(scale, 1e-12)).astype(np.int8)
+            # neighbours run along the last axis, where the compressor finds their likeness
+            return np.ascontiguousarray(steps.transpose(2, 1, 0)), scale
 
         identity, identity_scale = coded(self.identity)
         expression, expression_scale = coded(self.expression)
