@@ -1,9 +1,9 @@
-"""The surface that texels are carried along: the coarse generator's, with the face that the photo's landmarks speak for.
+"""The surface that texels are carried along: the coarse generator's, with the face that the photo's landmarks tell of.
 
 A generator of heads gives a plausible face; a statistical face fitted to the landmarks (`pmv.portrait.face_fit`) gives
 the relief of this one. Its depth is blended into the coarse depth where it is sure (`pmv.geometry.blend`), and the
-pseudo-views' depths follow. Outlines, hair and everything behind stay the generator's. A photo whose landmarks cannot be
-found keeps the coarse surface.
+pseudo-views' depths follow. Outlines, hair and everything behind stay the generator's. A photo whose landmarks cannot
+be found keeps the coarse surface.
 """
 
 import logging
@@ -85,9 +85,7 @@ def run(inputs: SurfaceInputs, config: SurfaceConfig, context: Context) -> Surfa
         depth, changed, inputs.camera, inputs.pseudo_cameras, inputs.coarse_view_depths, inputs.view_alphas, edge
     )
     moved = (depth - coarse).abs()[changed]
-    context.record(
-        residual=fit.residual, surprise=fit.surprise, moved=float(moved.mean()) if moved.numel() else 0.0
-    )
+    context.record(residual=fit.residual, surprise=fit.surprise, moved=float(moved.mean()) if moved.numel() else 0.0)
     context.preview("confidence", confidence)
     return SurfaceOutputs(depth, views, confidence)
 

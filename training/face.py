@@ -3,8 +3,8 @@
 `python -m pmv.training.face --ict FOLDER --out assets/face/face.npz`: FOLDER is the checkout, or its `FaceXModel`.
 Needs MediaPipe's networks (docs/usage.md) and a few minutes.
 
-**What is kept.** Face, head and neck, and the sheets that lie over the eyes; not teeth, gums, sockets and eyeballs: what
-a portrait shows of them is too little to place. All modes of identity that are asked for; of the expressions those
+**What is kept.** Face, head and neck, and the sheets that lie over the eyes; not teeth, gums, sockets and eyeballs:
+what a portrait shows of them is too little to place. All modes of identity that are asked for; of the expressions those
 that move the skin (`SHAPES_LEFT_OUT`).
 
 **Where the landmarks lie.** MediaPipe's mesh has no published place on this one. Random faces of the model are drawn
@@ -22,6 +22,7 @@ is left is `landmark_offset`.
 import argparse
 import logging
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -146,7 +147,7 @@ def _painted(kit: IctFaceKit, rng: np.random.Generator) -> np.ndarray:
     colour = np.tile(tone, (len(kit.neutral), 1))
     x = kit.neutral
     for brow in _BROWS:
-        line = np.concatenate([np.linspace(x[a], x[b], 20) for a, b in zip(brow[:-1], brow[1:])])
+        line = np.concatenate([np.linspace(x[a], x[b], 20) for a, b in pairwise(brow)])
         apart = np.sqrt(((x[FACE, None] - line[None]) ** 2).sum(-1)).min(1)
         colour[FACE] = np.where(apart[:, None] < 0.42, tone * 0.25, colour[FACE])
     colour[FACE] = np.where(_inside(x[FACE, :2], x[list(_LIPS), :2])[:, None], tone * [0.95, 0.55, 0.55], colour[FACE])
@@ -254,7 +255,9 @@ def look_at_faces(kit: IctFaceKit, face: StatisticalFace, people: int, out: Path
                 uv, matrix = found.points / photo.width, camera.cam2world.clone()
                 seen.append(_Seen(vertices[kept], camera, uv))
                 # each also counts mirrored: a head has no side that the network should know better
-                matrix[:, :3, :3] = torch.from_numpy(np.diag(turn)) @ matrix[:, :3, :3] @ torch.from_numpy(np.diag(turn))
+                matrix[:, :3, :3] = (
+                    torch.from_numpy(np.diag(turn)) @ matrix[:, :3, :3] @ torch.from_numpy(np.diag(turn))
+                )
                 matrix[:, 0, 3] *= -1
                 mirrored = Camera(matrix, camera.intrinsics)
                 seen.append(_Seen((vertices[kept] * turn)[flipped], mirrored, uv[partner] * [-1, 1] + [1, 0]))
@@ -276,7 +279,7 @@ def _mirror(face: StatisticalFace) -> np.ndarray:
     distance, index = KDTree(face.mean).query(face.mean * [-1, 1, 1])
     if np.percentile(distance, 99) > 0.05:
         raise InputError("the neutral face is not symmetric: this is not ICT-FaceKit's topology")
-    return index
+    return np.asarray(index)
 
 
 def place_landmarks(face: StatisticalFace, seen: list[_Seen]) -> StatisticalFace:

@@ -123,5 +123,5 @@ def _solve(wanted: np.ndarray, share: np.ndarray, solid: np.ndarray, coarse: np.
         matrix = matrix + _RELIEF * difference.T @ difference
         vector = vector + _RELIEF * difference.T @ slope
     change = np.zeros(solid.shape)
-    change[solid] = spsolve(matrix.tocsc(), vector)
+    change[solid] = np.asarray(spsolve(matrix.tocsc(), vector))
     return change

@@ -7,8 +7,8 @@ Maximum a posteriori under `pmv.portrait.statistical_face`. A landmark is taken 
 x the point of the face, w the width of the face in the picture, and N the ways in which the landmark network errs at
 many landmarks at once (it knows faces by heart and draws a mean one where it is not sure). N and σ are measured where
 the truth is known (`pmv.training.face`); without N, 468 landmarks would count as 468 independent witnesses and the
-prior would have no say. Solved by Gauss-Newton steps on 64-bit floats, residuals beyond `_SOFT` deviations counting less
-(Huber 1964), expressions kept within what a face can do.
+prior would have no say. Solved by Gauss-Newton steps on 64-bit floats, residuals beyond `_SOFT` deviations counting
+less (Huber 1964), expressions kept within what a face can do.
 
 Everything is told in the camera's frame, in centimetres: one picture says nothing about the size of what it shows. In a
 generator's world the face is scaled about the camera's centre, which does not move it in the picture.
@@ -79,9 +79,7 @@ class FaceFit:
         cam2world = np.eye(4)
         cam2world[:3, :3] = anchor.rotation @ self.rotation.T
         cam2world[:3, 3] = anchor.offset - self.scale(radius) * (cam2world[:3, :3] @ self.translation)
-        return Camera(
-            torch.from_numpy(cam2world).float()[None], torch.from_numpy(self.intrinsics).float()[None]
-        )
+        return Camera(torch.from_numpy(cam2world).float()[None], torch.from_numpy(self.intrinsics).float()[None])
 
 
 def fit_face(
@@ -162,26 +160,26 @@ class _Problem:
     def of(
         cls, uv: np.ndarray, intrinsics: np.ndarray, face: StatisticalFace, modes: int | None, noise: float
     ) -> "_Problem":
-        modes = face.identity.shape[-1] if modes is None else modes
+        kept = face.identity.shape[-1] if modes is None else min(modes, face.identity.shape[-1])
         width = face_width(uv)
         basis = np.concatenate(
-            [face.at_landmarks(face.identity[..., :modes]), face.at_landmarks(face.expression)], -1
+            [face.at_landmarks(face.identity[..., :kept]), face.at_landmarks(face.expression)], -1
         ).astype(np.float64)
         expressions, habits = len(face.expression_names), face.landmark_modes.shape[-1]
-        count = modes + expressions + habits
+        count = kept + expressions + habits
         precision = np.eye(count)
-        some = slice(modes, modes + expressions)
+        some = slice(kept, kept + expressions)
         precision[some, some] = _expression_precision(face.expression_names)
         limits = np.tile([[-np.inf], [np.inf]], (1, count))
         limits[:, some] = [[0.0], [1.0]]
         # not the insides of nostrils and lips, which a depth map does not see
         skin = np.flatnonzero((face.skin > 0.5) & (face.normals(face.mean)[:, 2] > _OUTSIDE))[::_EVERY]
-        skin_basis = np.concatenate([face.identity[skin, :, :modes], face.expression[skin]], -1).astype(np.float64)
+        skin_basis = np.concatenate([face.identity[skin, :, :kept], face.expression[skin]], -1).astype(np.float64)
         return cls(
             uv,
             intrinsics,
             face,
-            modes,
+            kept,
             face.at_landmarks(face.mean) + _PHOTO_SHARE * face.landmark_offset,
             basis,
             face.landmark_modes * width * noise,

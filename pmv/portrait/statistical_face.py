@@ -94,10 +94,7 @@ class StatisticalFace:
         a, b, c = (vertices[self.triangles[:, k]] for k in range(3))
         flat = np.cross(b - a, c - a)
         total = np.stack(
-            [
-                np.bincount(self.triangles.ravel(), np.repeat(flat[:, k], 3), minlength=len(vertices))
-                for k in range(3)
-            ],
+            [np.bincount(self.triangles.ravel(), np.repeat(flat[:, k], 3), minlength=len(vertices)) for k in range(3)],
             1,
         )
         return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)

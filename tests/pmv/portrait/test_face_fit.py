@@ -1,4 +1,4 @@
-"""A statistical face, fitted to landmarks that were projected from the model itself, and what it says about a picture."""
+"""A statistical face fitted to landmarks that were projected from the model itself, and what it says of a picture."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_a_face_of_the_model_is_found_again(yaw: float, pitch: float, seed: int)
 
 def test_the_similarity_is_that_of_the_world():
     """Vertices of the fit, taken to the world by its own camera and scale, lie where the person is."""
-    camera, uv, _, points = seen_from(10, 0, 4)
+    _, uv, _, points = seen_from(10, 0, 4)
     fit = fit_face(uv, INTRINSICS, noise=0.2)
     pose = fit.camera().cam2world[0].double().numpy()
     world = fit.scale() * fit.vertices @ pose[:3, :3].T + pose[:3, 3]
@@ -118,7 +118,7 @@ def test_what_no_landmark_tells_is_less_sure():
 
 
 def test_depth_of_the_face_in_its_picture():
-    camera, uv, depth, points = seen_from(20, 0, 8)
+    camera, uv, _, points = seen_from(20, 0, 8)
     fit = fit_face(uv, INTRINSICS, noise=0.2)
     drawn = face_depth(fit, camera, 96)
     sure = drawn.confidence[0, 0] > 0.5
