@@ -12,9 +12,11 @@ above .3.
 
 import json
 import math
+import multiprocessing
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -96,23 +98,35 @@ def scan_cases(folder: Path, runs: Path | None) -> Iterator[Case]:
         yield Case(name, truth, uv, Camera.load(folder / f"{name}_found.json"), _run(runs, name))
 
 
-def head_cases(makehuman: Path, runs: Path | None, heads: int) -> Iterator[Case]:
-    """Held-out heads from the front; what hair hides does not count."""
+def _draw_heads(makehuman: Path, heads: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Seed, picture over light grey uint8 [S,S,3] and z-depth [S,S] of held-out heads from the front; the depth is 0
+    where hair or a beard hides the skin."""
     from pmv.training.data import HELD_OUT_SEED
     from pmv.training.heads import HeadAssets, HeadRenderer, build_head, sample_parameters
 
     assets, renderer, camera = HeadAssets.load(makehuman), HeadRenderer(resolution=_SIZE), Camera.orbit(0.0, 0.0)
     pose = camera.cam2world[0].numpy(), camera.intrinsics[0].numpy()
+    drawn = []
     for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + heads):
         head = build_head(assets, sample_parameters(seed))
         renderer.load(head)
         view = renderer.render(*pose)
         renderer.load(replace(head, parts=tuple(part for part in head.parts if part.name not in ("hair", "beard"))))
         bald = renderer.render(*pose).depth
-        uv = landmarks_of(view.over((0.9, 0.9, 0.9)))
+        truth = np.where(np.abs(view.depth - bald) < 0.003, view.depth, 0).astype(np.float64)
+        drawn.append((str(seed), view.over((0.9, 0.9, 0.9)), truth))
+    return drawn
+
+
+def head_cases(makehuman: Path, runs: Path | None, heads: int) -> Iterator[Case]:
+    """Held-out synthetic heads from the front."""
+    # in a process of their own: Mesa's compiler and PyTorch's do not always agree in one
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        drawn = pool.submit(_draw_heads, makehuman, heads).result()
+    for name, picture, truth in drawn:
+        uv = landmarks_of(picture)
         if uv is not None:
-            truth = np.where(np.abs(view.depth - bald) < 0.003, view.depth, 0).astype(np.float64)
-            yield Case(str(seed), truth, uv, camera, _run(runs, str(seed)))
+            yield Case(name, truth, uv, Camera.orbit(0.0, 0.0), _run(runs, name))
 
 
 def _resized(depth: Tensor) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The shape of human faces as statistics: a mean, how people differ from it, and how an expression moves it.
 
 The numbers are ICT-FaceKit's (Li et al., *Learning Formation of Physically-Based Face Attributes*, arXiv:2004.03458;
-MIT, see assets/face/LICENSE): principal components of light-stage scans and blend shapes. A face is
+MIT, see assets/face/NOTICE): principal components of light-stage scans and blend shapes. A face is
 
     X(a, b) = mean + Σ_k a_k identity_k + Σ_e b_e expression_e,     a ~ N(0, 1),  0 ≤ b ≤ 1,
 
