@@ -24,7 +24,7 @@ from torch import Tensor
 import pmv
 from benchmarks.quality.budget import Budget
 from benchmarks.quality.carried import carried
-from benchmarks.quality.measure import Drawn, measure
+from benchmarks.quality.measure import Drawn, Figures, measure
 from benchmarks.quality.methods import METHODS, Task, Unfit, share
 from benchmarks.quality.parts import find_parts
 from benchmarks.quality.truth import Subject
@@ -155,7 +155,12 @@ def _ceiling(job: Job) -> dict[str, Any]:
     photo = truth.over(_BACKGROUND)[:1]
     images = carried(photo, truth.cameras[0], truth.cameras, truth.depth, truth.solid, _BACKGROUND)
     _keep(job.result, images, truth.alpha, truth.depth)
-    return {"views": measure(Drawn(images), truth, find_parts(truth), subject.views, _BACKGROUND)}
+    return {"views": _shown(measure(Drawn(images), truth, find_parts(truth), subject.views, _BACKGROUND))}
+
+
+def _shown(figures: Figures) -> Figures:
+    """Without the occluded part, of which a photo carried to other views says nothing."""
+    return {view: {name: value for name, value in row.items() if name != "occluded"} for view, row in figures.items()}
 
 
 def _inversion(job: Job) -> dict[str, Any]:
@@ -184,7 +189,7 @@ def _inversion(job: Job) -> dict[str, Any]:
         "steps": result.steps,
         "seconds": result.seconds,
         "views": measure(Drawn(image, fine.alpha, fine.depth), truth, parts, subject.views, background),
-        "carried": measure(Drawn(along), truth, parts, subject.views, background),
+        "carried": _shown(measure(Drawn(along), truth, parts, subject.views, background)),
     }
 
 

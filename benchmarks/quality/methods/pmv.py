@@ -10,7 +10,7 @@ from pmv.stages.table import TABLE
 
 PMV = PipelineMethod("pmv", "the shipped recipe")
 
-# a silhouette that is eroded by the whole picture leaves no texel to carry: pseudo-views are the coarse generator's renders
+# a silhouette eroded by the whole picture leaves no texel to carry: pseudo-views are the coarse generator's renders
 NO_WARP = PipelineMethod("no-warp", "pseudo-views hold no texel of the photo", ("visibility.silhouette_erode=1.0",))
 NO_HOLD = PipelineMethod("no-hold", "geometry free while tuning", ("coarse.hold_weight=0.0", "tune.hold_weight=0.0"))
 NO_RESIDUAL = PipelineMethod("no-residual", "no residual of the tri-planes", ("tune.residual_rate=0.0",))
