@@ -73,8 +73,8 @@ def test_a_plane_carried_by_a_wrong_depth_lies_beside_its_place_by_what_parallax
     images = carried(truth.over(0.0)[:1], cameras[0], cameras, truth.depth + error, truth.solid, 0.0)
     parts = find_parts(truth)
     figures = measure(Drawn(images), truth, parts, (INPUT, SIDE), 0.0)["yaw+30"]["visible"]
-    # a point that is `error` further along the side view's axis is seen by the input camera moved by error · sin 30°; what
-    # covers a length there covers cos 30° of it in the side view
+    # a point that is `error` further along the side view's axis is seen by the input camera moved by error · sin 30°;
+    # what covers a length there covers cos 30° of it in the side view
     pixels = error * math.sin(math.radians(30)) * math.cos(math.radians(30)) * 4.2647 / 2.7
     assert figures["shift"] == pytest.approx(pixels, rel=0.15)
     assert figures["aligned_psnr"] > figures["psnr"] + 6
