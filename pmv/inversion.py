@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from pmv.errors import CheckpointError, InputError
-from pmv.files.artifacts import load_fields, read_header, save_tensors, tensors_hash
+from pmv.files.artifacts import read_header, save_tensors, tensors_hash
 from pmv.generators import load_generator
 from pmv.generators.settings import with_settings
 from pmv.geometry.camera import Camera
+from pmv.pipeline.packing import load_fields
 
 FILE_NAME = "inversion.safetensors"
 

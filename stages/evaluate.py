@@ -12,7 +12,9 @@ from pmv.fitting.metrics import cross_view_consistency, psnr, ssim
 from pmv.generators.base import Generator, Render
 from pmv.geometry.camera import Camera
 from pmv.geometry.mesh import extract_mesh, vertex_colours
+from pmv.geometry.scene import SeenFrom
 from pmv.pictures.images import to_uint8
+from pmv.pictures.masks import SOLID
 from pmv.pictures.sheets import tile
 from pmv.pipeline.context import Context
 
@@ -107,15 +109,12 @@ def run(inputs: EvaluateInputs, config: EvaluateConfig, context: Context) -> Eva
         views = torch.cat([render(inputs.pseudo_cameras[i]).image for i in range(count)]).clamp(-1, 1)
         beside = _beside(inputs.camera, spec, config.consistency_angle)
         novel = [render(beside[i]) for i in range(2)]
+        depths, alphas = torch.cat([v.depth for v in novel]), torch.cat([v.alpha for v in novel])
         consistency, covisible = cross_view_consistency(
             inputs.image,
-            front.depth,
-            front.alpha,
-            inputs.camera,
+            SeenFrom(inputs.camera, front.depth, front.alpha > SOLID),
             torch.cat([v.image for v in novel]).clamp(-1, 1),
-            torch.cat([v.depth for v in novel]),
-            torch.cat([v.alpha for v in novel]),
-            beside,
+            SeenFrom(beside, depths, alphas > SOLID),
             config.tolerance * spec.box,
         )
         turns = [render(spec.orbit(math.radians(yaw), 0.0).to(context.device)).image for yaw in _SHEET_YAWS]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pmv.errors import CheckpointError, InputError
-from pmv.files.artifacts import load_fields, read_header, save_tensors
+from pmv.files.artifacts import load_tensors, read_header, save_tensors
 from pmv.generators import resolve_generator
 from pmv.generators.residual import follow
 
@@ -149,7 +149,7 @@ def load_directions(generator: str | Path, generator_hash: str, device: str | to
     header = read_header(path)
     try:
         about = tuple(Direction(**entry) for entry in header["attributes"])
-        found = Directions(load_fields(path, ["w"], device)["w"], about, header["generator_hash"])
+        found = Directions(load_tensors(path, device)["w"], about, header["generator_hash"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged, or not directions ({type(error).__name__}: {error})") from error
     if found.generator_hash != generator_hash:

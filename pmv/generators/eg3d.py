@@ -484,7 +484,7 @@ class EG3DGenerator(nn.Module):
         self.plane_residual = nn.Parameter(zeros, requires_grad=False)
 
     def load_tuned(self, state: Mapping[str, Tensor]) -> None:
-        """Takes tuned weights, as `pmv.fitting.optimise.snapshot` keeps them, over the pretrained ones.
+        """Takes tuned weights, as `pmv.fitting.tuning.snapshot` keeps them, over the pretrained ones.
 
         Raises:
             CheckpointError: a name or shape is not this generator's.

@@ -12,7 +12,7 @@ import yaml
 
 from pmv import data_path
 from pmv.errors import InputError
-from pmv.stages.table import Stage
+from pmv.pipeline.table import Stage
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ import torch
 from pmv.apps.attributes import INVERSION, RECORD, SHEET, edit_run
 from pmv.apps.render import write_sheet
 from pmv.errors import InputError
-from pmv.files.artifacts import load_fields, read_header, read_json, tensors_hash
+from pmv.files.artifacts import read_header, read_json, tensors_hash
 from pmv.generators import EG3DGenerator, save_generator
 from pmv.generators.directions import FILE_NAME, Direction, Directions, save_directions
 from pmv.inversion import load_inversion, save_inversion
 from pmv.pictures.images import read_image
+from pmv.pipeline.packing import load_fields
 
 
 @pytest.fixture

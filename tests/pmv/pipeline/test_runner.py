@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pmv.errors import InputError, PmvError
+from pmv.errors import InputError, PmvError, Stopped
 from pmv.files.artifacts import file_hash, write_json
 from pmv.fitting.heads_features import FeatureShape, HeadsFeatures, save_heads_features
 from pmv.pipeline.config import GeneratorConfig, RunConfig, load_config, plain, preset_names, read_yaml, resolve
@@ -175,6 +175,21 @@ def test_killed_in_each_stage_and_resumed_gives_the_same_bytes(tmp_path: Path, p
         assert fakes.run(run) == names[index:]
         assert outputs(run) == outputs(reference)
         assert not list(run.glob(".tmp-*"))
+
+
+def test_a_run_that_is_told_to_stop_keeps_what_is_finished_and_goes_on(run: Path):
+    asked: list[bool] = []
+
+    def after_two_stages() -> bool:
+        asked.append(True)
+        return len(asked) > 2
+
+    folder = RunFolder(run, fakes.TABLE)
+    with pytest.raises(Stopped):
+        Runner(folder, fakes.config(), "fake", fakes.generator(), after_two_stages).run()
+    assert sorted(path.name for path in run.glob("0*")) == [stage.folder for stage in fakes.TABLE[:2]]
+    assert not list(run.glob(".tmp-*")) and "interrupted in tune" in (run / "log.txt").read_text()
+    assert fakes.run(run) == ["tune", "judge"]
 
 
 def test_a_death_while_folders_are_swapped_loses_nothing(run: Path):
