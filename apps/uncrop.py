@@ -85,7 +85,7 @@ def write_uncropped(
     cover = cropped.foreground.cpu()
     if (yaw_deg, pitch_deg) != (0, 0) and spec.has_alpha:
         cover = resize(view.alpha, size).clamp(0, 1).cpu()
-    if spec.stands_alone:
+    if spec.stands_alone and spec.background is not None:
         # what shines through a soft edge is the generator's plain ground: take it out again, where enough is left
         edge = cover.clamp_min(_EDGE)
         picture = ((picture - (1 - edge) * spec.background) / edge).clamp(-1, 1)

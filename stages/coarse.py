@@ -45,17 +45,18 @@ class CoarseConfig:
 
     Attributes:
         steps: Adam steps at most.
-        learning_rate: of all tuned weights.
-        groups: parameter groups that are tuned; see `EG3DGenerator.tunable_parameters`.
-        l2_weight, perceptual_weight: on the input view.
+        learning_rate: Adam's learning rate, for all tuned weights.
+        groups: parameter groups that are tuned: "mapping", "backbone", "decoder", "superresolution", or "all" but the
+            mapping; see `Generator.tunable_parameters`.
+        l2_weight, perceptual_weight: weights of squared and perceptual difference on the input view.
         stop_at: tuning ends when the perceptual distance falls to this; 0 = never.
-        hold_weight: of depth and alpha held to the pivot's from one random pseudo-view a step; 0 = off (HFGI3D).
+        hold_weight: weight of depth and alpha held to the pivot's from one random pseudo-view a step; 0 = off (HFGI3D).
         hold_scale: depth difference, world units, from which the hold is linear.
         views: pseudo-views.
         rings: ellipses that they are spread over, evenly growing up to the outermost.
         yaw: degrees, half-width of the outermost ellipse.
         pitch_up, pitch_down: degrees, its extent above and below.
-        centre: what the ellipses lie around: the "input" camera or the "front".
+        centre: what the ellipses lie around: "input", the input camera, or "front", the front of the face.
         around: further pseudo-views all around the head, for generators of full heads; they hold what no pixel of the
             photo shows.
         depth_resolution: rays a side of the depth maps.

@@ -43,7 +43,7 @@ class EditConfig:
     """Knobs of the edit stage.
 
     Attributes:
-        threshold: smallest difference, image units [-1,1], that counts as an edit.
+        threshold: smallest difference from the photo, image units [-1,1], that counts as an edit.
         margin: how far the edit mask reaches beyond the difference, as a fraction of the image width.
     """
 

@@ -44,22 +44,23 @@ class LatentConfig:
 
     Attributes:
         steps: Adam steps.
-        learning_rate: for w and noise.
+        learning_rate: Adam's learning rate, for w and noise.
         ramp_up, ramp_down: parts of the steps over which the rate rises linearly and falls as a half cosine.
         mean_samples: latents whose mean is the start.
         w_noise: standard deviation of noise added to w, in units of w's own spread, at the first step.
         w_noise_until: part of the steps over which that noise fades to zero (quadratically).
         w_plus_from: part of the steps after which every row of w is free; before, all rows move as one.
-        l2_weight, perceptual_weight: on the input view.
-        alpha_weight: silhouette against the foreground mask; used only by generators whose subject stands alone.
-        w_distance_weight: pulls the rows of w together (keeps unseen sides plausible).
+        l2_weight, perceptual_weight: weights of squared and perceptual difference on the input view.
+        alpha_weight: weight of the silhouette against the foreground mask; used only by generators whose subject stands
+            alone.
+        w_distance_weight: weight of what pulls the rows of w together (keeps unseen sides plausible).
         optimise_noise: fit the synthesis noise maps too.
-        noise_weight: of the regulariser that keeps them noise.
+        noise_weight: weight of the regulariser that keeps them noise.
         camera_rate: learning rate of the camera, relative to `learning_rate`; 0 keeps the given camera.
-        camera_prior_degrees: the camera's turn is penalised as a Gaussian of this standard deviation.
+        camera_prior_degrees: the camera's turn is penalised as a Gaussian of this standard deviation, degrees.
         camera_prior_shift: as above for its shift, in world units.
-        camera_prior_widen: both are wider by this, times one minus the confidence in the camera.
-        camera_weight: of that penalty.
+        camera_prior_widen: both are wider by this, times one minus the confidence in the camera that prepare found.
+        camera_weight: weight of that penalty.
         difference_from: part of the steps after which pixels that cannot be fitted are left out; 1 = never. A user's
             mask holds from the first step.
         difference_threshold: smallest smoothed absolute difference, image units [-1,1], that counts as out of

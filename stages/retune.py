@@ -21,7 +21,8 @@ from pmv.fitting.tuning import RandomOrder, snapshot, tuned_groups
 from pmv.generators.base import Generator, GeneratorSpec, Render
 from pmv.generators.views import render_views
 from pmv.geometry.camera import Camera
-from pmv.geometry.visibility import surface_mask
+from pmv.geometry.scene import SeenFrom
+from pmv.geometry.visibility import marked_surface
 from pmv.pictures.images import resize
 from pmv.pictures.masks import SOLID
 from pmv.pipeline.context import Context
@@ -52,20 +53,21 @@ class RetuneConfig:
     """Knobs of the tuning to edits.
 
     Attributes:
-        steps: Adam steps.
-        learning_rate: of all tuned weights.
+        steps: Adam steps that put the edits into the tuned generator; without edits there are none.
+        learning_rate: Adam's learning rate, for all tuned weights.
         ramp_up, ramp_down: parts of the steps over which the rate rises linearly and falls as a half cosine; 0 =
             constant.
-        groups: parameter groups that are tuned; see `EG3DGenerator.tunable_parameters`.
+        groups: parameter groups that are tuned: "mapping", "backbone", "decoder", "superresolution", or "all" but the
+            mapping; see `Generator.tunable_parameters`.
         residual_rate: learning rate of the residual of the tri-planes, in units of their standard deviation; 0 = it
             stays as it is.
         views_per_step: pseudo-views that show the edit, beside the input view in every step.
         held_views: views at random between the pseudo-views in which the unedited head is held, as it is in the
             pseudo-views that do not show the edit.
         held_per_step: of these, in every step.
-        l2_weight, perceptual_weight: on every view.
+        l2_weight, perceptual_weight: weights of squared and perceptual difference, in every view.
         edit_weight: added to the L2 weight of edited pixels.
-        hold_weight: of depth and alpha held to the unedited head's; 0 = off.
+        hold_weight: weight of depth and alpha held to the unedited head's; 0 = off.
         hold_scale: depth difference, world units, from which the hold is linear.
         tolerance: how far behind the edited surface, as a fraction of the generator's box, something is still taken for
             it, so that nothing holds it as it was where a pseudo-view does not show the edit.
@@ -204,7 +206,8 @@ def _targets(generator: Generator, inputs: RetuneInputs, config: RetuneConfig, c
     targets = torch.lerp(resize(before.image, size).clamp(-1, 1), pictures, edits)
     # where a view sees the edited surface, but not well enough to say how, it takes the edit from the others
     near = config.tolerance * spec.box
-    reach = surface_mask(edit, inputs.camera, before.depth[:1], solid[:1], cameras, before.depth, solid, near)
+    seen = SeenFrom(cameras, before.depth, solid)
+    reach = marked_surface(edit, source=seen[0], views=seen, tolerance=near)
     rests = 1 - torch.maximum(reach, edits)
     # a view that only holds counts fully
     weights = torch.cat([edit.new_ones(1), inputs.confidences, edit.new_ones(len(held))])

@@ -52,19 +52,22 @@ class TuneConfig:
 
     Attributes:
         steps: Adam steps.
-        learning_rate: of all tuned weights.
+        learning_rate: Adam's learning rate, for all tuned weights.
         ramp_up, ramp_down: parts of the steps over which the rate rises linearly and falls as a half cosine; 0 =
             constant.
-        groups: parameter groups that are tuned; see `EG3DGenerator.tunable_parameters`.
+        groups: parameter groups that are tuned: "mapping", "backbone", "decoder", "superresolution", or "all" but the
+            mapping; see `Generator.tunable_parameters`.
         residual_rate: learning rate of a residual of the tri-planes themselves, in units of their standard deviation;
             0 = no residual (HFGI3D).
         views_per_step: pseudo-views beside the input view in every step; they share one backbone pass.
-        l2_weight, perceptual_weight: on the input view.
+        l2_weight, perceptual_weight: weights of squared and perceptual difference, in the input view and the
+            pseudo-views.
         foreground_weight: how much a foreground pixel of the input view counts against a background pixel in the L2.
-        view_weight: of all pseudo-views against the input view.
-        visible_weight, occluded_weight: of L2 where a pseudo-view shows the photo's texels, and where it is filled in.
-        hold_weight: of depth and alpha held to the coarse geometry, in the input view alpha to the photo's foreground;
-            0 = off (HFGI3D).
+        view_weight: weight of all pseudo-views against the input view.
+        visible_weight, occluded_weight: weights of L2 where a pseudo-view shows the photo's texels, and where it is
+            filled in.
+        hold_weight: weight of depth and alpha held to the coarse geometry, in the input view alpha to the photo's
+            foreground; 0 = off (HFGI3D).
         hold_scale: depth difference, world units, from which the hold is linear.
     """
 

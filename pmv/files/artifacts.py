@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import importlib
 import json
 import os
 import shutil
@@ -196,10 +195,3 @@ def load_tensors(path: str | Path, device: str | torch.device = "cpu") -> dict[s
     read_header(Path(path))
     with safe_open(path, framework="pt", device=str(device)) as file:
         return {name: file.get_tensor(name) for name in file.keys()}
-
-
-def __getattr__(name: str) -> Any:
-    # TODO(lead): goes when pmv/pipeline/runner.py imports these two from pmv.pipeline.packing
-    if name in ("pack", "load_fields"):
-        return getattr(importlib.import_module("pmv.pipeline.packing"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -167,21 +167,6 @@ def marked_surface(mask: Tensor, *, source: SeenFrom, views: SeenFrom, tolerance
     return marked.reshape(len(views), 1, *size) * found
 
 
-def surface_mask(
-    mask: Tensor,
-    camera: Camera,
-    depth: Tensor,
-    valid: Tensor,
-    views: Camera,
-    view_depths: Tensor,
-    view_valid: Tensor,
-    tolerance: float,
-) -> Tensor:
-    """`marked_surface` under its old name and with its old arguments, until stages/retune.py calls that."""
-    source, seen = SeenFrom(camera, depth, valid), SeenFrom(views, view_depths, view_valid)
-    return marked_surface(mask, source=source, views=seen, tolerance=tolerance)
-
-
 def view_confidence(camera: Camera, pseudo_cameras: Camera, falloff_degrees: float, least: float) -> Tensor:
     """How far to trust each pseudo-view: it falls with the angle between its axis and the input view's.
 

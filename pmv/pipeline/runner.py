@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import pmv
 from pmv.errors import InputError, PmvError, Stopped
-from pmv.files.artifacts import load_fields, pack, read_header, tensors_hash
+from pmv.files.artifacts import read_header, tensors_hash
 from pmv.fitting.perceptual import PerceptualLoss, identity, load_perceptual
 from pmv.generators import load_generator
 from pmv.generators.base import Generator
@@ -37,6 +37,7 @@ from pmv.pipeline.context import Context, never
 from pmv.pipeline.device import peak_memory, pick_device
 from pmv.pipeline.folder import RunFolder
 from pmv.pipeline.hashes import stage_hash, stage_seed
+from pmv.pipeline.packing import load_fields, pack
 from pmv.pipeline.record import RunRecord
 from pmv.pipeline.table import Product, Stage
 
