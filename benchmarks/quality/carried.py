@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pmv.geometry.camera import Camera
+from pmv.geometry.scene import SeenFrom
 from pmv.geometry.warping import inverse_warp
 
 
@@ -25,6 +26,6 @@ def carried(photo: Tensor, camera: Camera, views: Camera, depth: Tensor, solid: 
     """
     pictures = []
     for i in range(len(views)):  # one by one: double resolution of all at once would not fit
-        colours, surface = inverse_warp(photo, camera, views[i], depth[i : i + 1], solid[i : i + 1])
+        colours, surface = inverse_warp(photo, camera, SeenFrom(views, depth, solid)[i])
         pictures.append(torch.where(surface, colours.clamp(-1, 1), torch.full_like(colours, background)))
     return torch.cat(pictures)

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from pmv.errors import InputError
-from pmv.files.artifacts import load_fields, pack
 from pmv.pipeline.folder import RunFolder
+from pmv.pipeline.packing import load_fields, pack
 from pmv.pipeline.table import Stage
 
 

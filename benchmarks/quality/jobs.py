@@ -154,8 +154,10 @@ def _ceiling(job: Job) -> dict[str, Any]:
     subject, truth = job.subject, job.subject.truth()
     photo = truth.over(_BACKGROUND)[:1]
     images = carried(photo, truth.cameras[0], truth.cameras, truth.depth, truth.solid, _BACKGROUND)
-    _keep(job.result, images, truth.alpha, truth.depth)
-    return {"views": _shown(measure(Drawn(images), truth, find_parts(truth), subject.views, _BACKGROUND))}
+    parts = find_parts(truth)
+    figures = measure(Drawn(images), truth, parts, subject.views, _BACKGROUND)
+    _keep(job.result, torch.where(parts.visible > 0, images, _BACKGROUND), truth.alpha, truth.depth)
+    return {"views": _shown(figures)}
 
 
 def _shown(figures: Figures) -> Figures:

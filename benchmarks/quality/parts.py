@@ -7,16 +7,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.quality.truth import Truth
-from pmv.geometry.scene import edge_step, surface_points
-from pmv.geometry.visibility import visibility_confidence
+from pmv.geometry.scene import SeenFrom, surface_points
+from pmv.geometry.visibility import Cuts, visibility_confidence
 from pmv.pictures.masks import dilate, erode, without_specks
 
-TOLERANCE = 0.01
-"""Largest difference of two true depths of one surface, world units: hair and edges make them differ a little."""
-MAX_DEGREES = 70.0
-"""Between normal and ray of the input view, beyond which what the photo shows is too stretched to be told; as the stage
-`visibility` has it, and as `pmv.fitting.metrics.cross_view_consistency`."""
-VIEW_MAX_DEGREES = 80.0
+CUTS = Cuts(tolerance=0.01, max_degrees=70.0, view_max_degrees=80.0)
+"""Two true depths of one surface differ a little in hair and at edges. What the photo shows more obliquely than at 70°
+is too stretched to be told, as the stage `visibility` and `pmv.fitting.metrics.cross_view_consistency` have it."""
 _OUTLINE = 0.006
 """Part of the picture's width along the outline of the photo's head where its pixels mix with what is behind."""
 _SPECK = 0.0003
@@ -38,20 +35,8 @@ def find_parts(truth: Truth) -> Parts:
     """The parts of all views; the first view of the truth is the photo."""
     size = truth.depth.shape[-1]
     points, normals, surface = surface_points(truth.depth, truth.solid, truth.cameras, size)
-    camera = truth.cameras[0]
-    confidence = visibility_confidence(
-        points,
-        normals,
-        truth.cameras,
-        camera,
-        truth.depth[:1],
-        truth.solid[:1],
-        erode(truth.alpha[:1], _OUTLINE),
-        edge_step(camera, size),
-        TOLERANCE,
-        MAX_DEGREES,
-        VIEW_MAX_DEGREES,
-    )
+    source = SeenFrom(truth.cameras[0], truth.depth[:1], truth.solid[:1], erode(truth.alpha[:1], _OUTLINE))
+    confidence = visibility_confidence(points, normals, views=truth.cameras, source=source, cuts=CUTS)
     visible = without_specks(confidence * surface, _SPECK) * truth.solid
     occluded = truth.solid * (1 - dilate(visible, 2.0 / size))
     return Parts(visible, without_specks(occluded, _SPECK) * truth.solid)

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.quality.views import View
-from pmv.files.artifacts import load_fields, pack, read_json, save_packed, write_json
+from pmv.files.artifacts import read_json, write_json
 from pmv.geometry.camera import Camera
 from pmv.geometry.scene import edge_step, resize_depth
 from pmv.pictures.images import resize, to_uint8, write_png
+from pmv.pipeline.packing import load_fields, pack, save_packed
 
 
 @dataclass(frozen=True)

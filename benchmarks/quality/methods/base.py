@@ -11,13 +11,13 @@ import torch
 from benchmarks.quality.budget import Budget
 from benchmarks.quality.truth import Subject
 from pmv.apps.invert import Request, invert
-from pmv.files.artifacts import load_fields
-from pmv.fitting.optimise import render_views
 from pmv.generators import load_generator
 from pmv.generators.base import Generator, Render
+from pmv.generators.views import render_views
 from pmv.geometry.camera import Camera
 from pmv.inversion import load_inversion
 from pmv.pipeline.folder import RunFolder
+from pmv.pipeline.packing import load_fields
 from pmv.stages.table import TABLE
 
 

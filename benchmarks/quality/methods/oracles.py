@@ -18,14 +18,13 @@ from benchmarks.quality.truth import Subject
 from benchmarks.quality.views import Tie
 from pmv.generators import load_generator
 from pmv.geometry.camera import Camera
-from pmv.geometry.scene import edge_step, surface_points
-from pmv.geometry.visibility import visibility_confidence
+from pmv.geometry.scene import SeenFrom, edge_step, surface_points
+from pmv.geometry.visibility import Cuts, visibility_confidence
 from pmv.pictures.masks import feather, without_specks
 from pmv.pipeline.folder import RunFolder
 from pmv.stages.table import TABLE
 
-_TOLERANCE = 0.01
-_MAX_DEGREES = 80.0
+_CUTS = Cuts(tolerance=0.01, max_degrees=80.0, view_max_degrees=80.0)
 _BORDER = 0.03
 """Width over which a handed-over surface fades into the coarse one, as a fraction of the picture's width."""
 
@@ -37,21 +36,10 @@ def known_part(depth: Tensor, cameras: Camera) -> Tensor:
     Args:
         depth: [V,1,D,D] z-depth, 0 where empty; the first is the input view's, of which all is known.
     """
-    size, solid = depth.shape[-1], depth > 0
-    points, normals, surface = surface_points(depth, solid, cameras, size)
-    seen = visibility_confidence(
-        points,
-        normals,
-        cameras,
-        cameras[0],
-        depth[:1],
-        solid[:1],
-        solid[:1].float(),
-        edge_step(cameras[0], size),
-        _TOLERANCE,
-        _MAX_DEGREES,
-        _MAX_DEGREES,
-    )
+    solid = depth > 0
+    points, normals, surface = surface_points(depth, solid, cameras, depth.shape[-1])
+    source = SeenFrom(cameras[0], depth[:1], solid[:1])
+    seen = visibility_confidence(points, normals, views=cameras, source=source, cuts=_CUTS)
     known = without_specks(seen * surface, 0.0003) * solid
     return torch.cat([torch.ones_like(known[:1]), feather(known[1:], _BORDER)])
 

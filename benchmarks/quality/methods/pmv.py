@@ -12,6 +12,7 @@ PMV = PipelineMethod("pmv", "the shipped recipe")
 
 # a silhouette eroded by the whole picture leaves no texel to carry: pseudo-views are the coarse generator's renders
 NO_WARP = PipelineMethod("no-warp", "pseudo-views hold no texel of the photo", ("visibility.silhouette_erode=1.0",))
+NO_VIEWS = PipelineMethod("no-views", "the input view alone, with hold and residual", ("tune.views_per_step=0",))
 NO_HOLD = PipelineMethod("no-hold", "geometry free while tuning", ("coarse.hold_weight=0.0", "tune.hold_weight=0.0"))
 NO_RESIDUAL = PipelineMethod("no-residual", "no residual of the tri-planes", ("tune.residual_rate=0.0",))
 NO_CAMERA = PipelineMethod("no-camera", "the camera stays as it is given", ("latent.camera_rate=0.0",))
@@ -45,4 +46,4 @@ def _views(count: int) -> PipelineMethod:
 
 
 VIEWS = tuple(_views(count) for count in (1, 4, 12, 30))
-ABLATIONS = (NO_WARP, NO_INPAINT, NO_HOLD, NO_RESIDUAL, NO_CAMERA, *VIEWS)
+ABLATIONS = (NO_VIEWS, NO_WARP, NO_INPAINT, NO_HOLD, NO_RESIDUAL, NO_CAMERA, *VIEWS)
