@@ -7,7 +7,7 @@ finished lies in --work and is not run again, so a run can be stopped, and enlar
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,7 @@ def main(
 def report(jobs: list[Job], subjects: list[Subject], folder: Path, about: dict[str, Any], out: Path) -> None:
     """Print the tables, and write JSON, plots and sheets of what is finished."""
     found = results(jobs)
-    text, parts = [], sorted({job.part for job in jobs})
+    text, parts = legend({job.method for job in found}), sorted({job.part for job in jobs})
     for title, members in sets_of(subjects).items():
         rows = by_method(found, members, 1.0)
         views = {subject.name: subject.views for subject in members}
@@ -186,6 +186,12 @@ def report(jobs: list[Job], subjects: list[Subject], folder: Path, about: dict[s
     print("\n".join(text))
     print("\n" + ", ".join(f"{key} {value}" for key, value in about.items()))
     print(f"sheets{' and plots' if plots.can_plot() else ' (no plots: matplotlib is missing)'} in {folder}; {out}")
+
+
+def legend(methods: Collection[str]) -> list[str]:
+    """What the rows are, a line each."""
+    lines = [f"- {name}: {method.about}" for name, method in METHODS.items() if name in methods]
+    return [*lines, f"- {CEILING}: the photo's own texels on the true surface, nothing fitted"]
 
 
 def _rows(found: Mapping[Job, dict[str, Any]]) -> list[dict[str, Any]]:

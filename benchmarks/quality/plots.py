@@ -1,5 +1,6 @@
 """The benchmark's plots; they want matplotlib (`pip install "pmv[benchmark]"`)."""
 
+import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,25 +8,30 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.summary import COLUMNS, bootstrap, values_of
+from benchmarks.quality.summary import COLUMNS, Column, bootstrap, values_of
 from benchmarks.quality.views import View
 
 
 def can_plot() -> bool:
+    """True where matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def _column(title: str):
+def _figure(title: str, width: float, height: float) -> Any:
+    """An empty figure; matplotlib is imported only where something is plotted."""
+    figure = importlib.import_module("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title)
+    return figure
+
+
+def _column(title: str) -> Column:
     return next(column for column in COLUMNS if column.title == title)
 
 
 def plot_bars(results: Mapping[str, Any], views: Mapping[str, Sequence[View]], title: str, path: Path) -> None:
     """Every method's mean of the main figures with 95 % intervals over heads."""
-    from matplotlib.figure import Figure
-
     shown = [_column(name) for name in ("±15° (dB)", "±30° (dB)", "±30° detail in place", "depth, median out (.001)")]
-    figure = Figure(figsize=(4 * len(shown), 1.2 + 0.35 * len(results)), layout="constrained")
-    figure.suptitle(title)
+    figure = _figure(title, 4 * len(shown), 1.2 + 0.35 * len(results))
     for axes, column in zip(figure.subplots(1, len(shown), sharey=True), shown):
         means = [bootstrap(values_of(column, method, results, views)) for method in results]
         rows = np.arange(len(means))[::-1]
@@ -41,11 +47,8 @@ def plot_tradeoff(
     curves: Mapping[str, Mapping[float, Any]], views: Mapping[str, Sequence[View]], title: str, path: Path
 ) -> None:
     """Novel views against the input view as tuning goes on: curves[method][part of the steps] is subject → result."""
-    from matplotlib.figure import Figure
-
     shown = ("±30° (dB)", "depth, median out (.001)")
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    figure.suptitle(title)
+    figure = _figure(title, 11, 4.5)
     for axes, name in zip(figure.subplots(1, 2), shown):
         for method, points in curves.items():
             rows = {str(part): points[part] for part in sorted(points)}

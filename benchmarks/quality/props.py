@@ -42,7 +42,8 @@ def join(meshes: list[Mesh]) -> Mesh:
     starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
     faces = np.concatenate([mesh.faces + start for mesh, start in zip(meshes, starts)])
     columns = zip(*((mesh.vertices, mesh.normals, mesh.colours) for mesh in meshes))
-    return Mesh(*(np.concatenate(column) for column in columns), faces)
+    vertices, normals, colours = (np.concatenate(column) for column in columns)
+    return Mesh(vertices, normals, colours, faces)
 
 
 def sheet_mesh(points: NDArray, colours: NDArray, closed: bool = False) -> Mesh:
@@ -109,9 +110,14 @@ class Anchors:
         return cls(centres, float(outer[:, 2].max()), (float(ears[:, 1].mean()), float(ears[:, 2].mean())), half, hair)
 
 
+def _pick(rng: np.random.Generator, colours: list[list[float]]) -> tuple[float, float, float]:
+    r, g, b = colours[int(rng.integers(len(colours)))]
+    return r, g, b
+
+
 def glasses(at: Anchors, rng: np.random.Generator, dark: bool) -> Mesh:
     """Round frames with temples to the ears; `dark` closes them with opaque lenses."""
-    colour = tuple(float(c) for c in rng.choice([[0.02, 0.02, 0.02], [0.25, 0.03, 0.03], [0.30, 0.20, 0.05]]))
+    colour = _pick(rng, [[0.02, 0.02, 0.02], [0.25, 0.03, 0.03], [0.30, 0.20, 0.05]])
     apart = np.abs(at.eyes[:, 0]).mean()
     wide, high, z = 0.80 * apart, 0.62 * apart, at.front + 0.012
     turns = np.linspace(0, 2 * np.pi, 48, endpoint=False)
@@ -190,7 +196,7 @@ def hat(at: Anchors, rng: np.random.Generator) -> Mesh:
 
 def headphones(at: Anchors, rng: np.random.Generator) -> Mesh:
     """A band over the head and cups over the ears."""
-    colour = tuple(float(c) for c in rng.choice([[0.03, 0.03, 0.035], [0.65, 0.65, 0.62], [0.45, 0.05, 0.05]]))
+    colour = _pick(rng, [[0.03, 0.03, 0.035], [0.65, 0.65, 0.62], [0.45, 0.05, 0.05]])
     y, z = at.ear
     slab = at.hair[np.abs(at.hair[:, 2] - z) < 0.05]
     top = slab[:, 1].max() + 0.014

@@ -29,7 +29,8 @@ def bootstrap(values: Sequence[float] | NDArray, seed: int = 0) -> Interval:
         return Interval(np.nan, np.nan, np.nan, 0)
     rng = np.random.default_rng(seed)
     means = array[rng.integers(0, len(array), (_RESAMPLES, len(array)))].mean(1)
-    return Interval(float(array.mean()), *(float(q) for q in np.quantile(means, [0.025, 0.975])), len(array))
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(float(array.mean()), float(low), float(high), len(array))
 
 
 @dataclass(frozen=True)

@@ -76,14 +76,17 @@ class Task:
 
 
 class Method(Protocol):
-    """A way to make a head of a photo.
+    """A way to make a head of a photo. It is a value: two runs of one method do the same."""
 
-    Attributes:
-        name: its row in the table. about: one line that says what it is.
-    """
+    @property
+    def name(self) -> str:
+        """Its row in the table."""
+        ...
 
-    name: str
-    about: str
+    @property
+    def about(self) -> str:
+        """One line that says what it is."""
+        ...
 
     def run(self, subject: Subject, task: Task) -> Result:
         """Invert the subject's photo.
