@@ -158,11 +158,12 @@ def test_all_methods_share_what_they_have_in_common(subject, shared, generator, 
 def test_a_surface_is_laid_in_only_where_the_photo_shows_it():
     cameras = cameras_of((VIEWS[0], View("side", "±90°", 70)), 0, 0)
     depth = ball(cameras, 64)
-    known = known_part(depth, cameras)
-    assert known[0].min() == 1
+    foreground = (depth[:1] > 0).float()
+    known = known_part(depth, cameras, foreground)
+    assert torch.equal(known[:1], foreground)
     coarse = torch.where(depth > 0, depth + 0.05, torch.full_like(depth, 3.0))
     alpha = torch.nn.functional.max_pool2d((depth > 0).float(), 5, 1, 2)  # an outline that is too large
-    depths, alphas = blended(coarse, alpha, depth, known)
+    depths, alphas = blended(coarse, alpha, depth, known, foreground)
     solid = depth > 0
     assert torch.equal(depths[0][solid[0]], depth[0][solid[0]]) and torch.equal(alphas[0], solid[0].float())
     full, none = known[1] > 0.999, known[1] == 0
@@ -171,6 +172,24 @@ def test_a_surface_is_laid_in_only_where_the_photo_shows_it():
     assert torch.equal(depths[1][none], coarse[1][none]) and torch.equal(alphas[1][none], alpha[1][none])
     between = (known[1] > 0.2) & (known[1] < 0.8)
     assert ((depths[1] > depth[1]) & (depths[1] < coarse[1]))[between].all() and between.any()
+
+
+def test_a_surface_that_knows_half_of_the_head_leaves_the_other_half():
+    cameras = cameras_of((VIEWS[0], View("side", "±30°", 30)), 0, 0)
+    whole = ball(cameras, 64)
+    half = whole.clone()
+    half[0, :, :, :32] = 0
+    coarse, alpha, foreground = whole + 0.05, (whole > 0).float(), (whole[:1] > 0).float()
+    known = known_part(half, cameras, foreground)
+    depths, alphas = blended(coarse, alpha, half, known, foreground)
+    assert torch.equal(depths[0, :, :, :32], coarse[0, :, :, :32]) and torch.equal(alphas[:1], foreground)
+    assert known[0, 0, 32, 32] < 0.6 < 0.99 < known[0, 0, 32, 44]  # it fades at its border, not at the head's
+    far = half[0, 0] > 0
+    far[:, :40] = False
+    assert torch.allclose(depths[0, 0][far], whole[0, 0][far], atol=1e-5)
+    # what the half does not show in the input view is not visible in the other one
+    points = cameras.unproject(torch.where(whole > 0, whole, torch.ones_like(whole)))
+    assert known[1, 0][(points[1, ..., 0] < -0.03) & (whole[1, 0] > 0)].max() == 0
 
 
 def test_budgets_give_every_method_the_same_number_of_steps():

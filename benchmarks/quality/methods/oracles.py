@@ -20,7 +20,7 @@ from pmv.generators import load_generator
 from pmv.geometry.camera import Camera
 from pmv.geometry.scene import SeenFrom, edge_step, surface_points
 from pmv.geometry.visibility import Cuts, visibility_confidence
-from pmv.pictures.masks import feather, without_specks
+from pmv.pictures.masks import SOLID, feather, without_specks
 from pmv.pipeline.folder import RunFolder
 from pmv.stages.table import TABLE
 
@@ -29,34 +29,38 @@ _BORDER = 0.03
 """Width over which a handed-over surface fades into the coarse one, as a fraction of the picture's width."""
 
 
-def known_part(depth: Tensor, cameras: Camera) -> Tensor:
+def known_part(depth: Tensor, cameras: Camera, foreground: Tensor) -> Tensor:
     """How far each view's surface is one that the first view sees: [V,1,D,D] in [0,1], falling to 0 over `_BORDER`
-    inside.
+    inside the border of what is known.
 
     Args:
-        depth: [V,1,D,D] z-depth, 0 where empty; the first is the input view's, of which all is known.
+        depth: [V,1,D,D] z-depth, 0 where nothing is known; the first is the input view's. foreground: [1,1,D,D] of the
+            photo: at its outline the input view's surface ends, and does not fade.
     """
     solid = depth > 0
     points, normals, surface = surface_points(depth, solid, cameras, depth.shape[-1])
     source = SeenFrom(cameras[0], depth[:1], solid[:1])
     seen = visibility_confidence(points, normals, views=cameras, source=source, cuts=_CUTS)
     known = without_specks(seen * surface, 0.0003) * solid
-    return torch.cat([torch.ones_like(known[:1]), feather(known[1:], _BORDER)])
+    front = feather((solid[:1] | (foreground < SOLID)).float(), _BORDER) * solid[:1]
+    return torch.cat([front, feather(known[1:], _BORDER)])
 
 
-def blended(coarse: Tensor, alpha: Tensor, depth: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+def blended(coarse: Tensor, alpha: Tensor, depth: Tensor, known: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
     """A surface laid into another: depths and alphas [V,1,D,D].
 
     Args:
-        coarse, alpha: of the coarse generator. depth: the surface that is handed over, 0 where empty. known: [V,1,D,D]
-            in [0,1], from `known_part`; in views other than the first, what is empty in `depth` stays as it was.
+        coarse, alpha: of the coarse generator. depth: the surface that is handed over, 0 where nothing is known. known:
+            [V,1,D,D], from `known_part`. foreground: [1,1,D,D] of the photo, which bounds the input view's alpha; what
+            is not known stays as it was.
     """
     own = (depth > 0).float()
     # where the coarse generator has nothing there is nothing to blend with
-    weight = torch.where((alpha < 0.5) & (known > 0), torch.ones_like(known), known) * own
+    weight = torch.where((alpha < SOLID) & (known > 0), torch.ones_like(known), known) * own
     depths = torch.where(weight > 0, torch.lerp(coarse, depth, weight), coarse)
     alphas = torch.lerp(alpha, torch.ones_like(alpha), weight)
-    return depths, torch.cat([own[:1], alphas[1:]])
+    front = torch.where(own[:1] > 0, alphas[:1], torch.minimum(alphas[:1], foreground))
+    return depths, torch.cat([front, alphas[1:]])
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class SurfaceMethod:
     about: str = "pmv, the true visible surface handed over after coarse"
 
     def surface(self, subject: Subject, camera: Camera, cameras: Camera, size: int) -> Tensor:
-        """z-depth [V,1,size,size], 0 where empty, of the surface as views in the run's world see it.
+        """z-depth [V,1,size,size] of the surface as views in the run's world see it, 0 where nothing is known of it.
 
         Args:
             camera: of the input view, as the run has refined it. cameras: V of the run's world, the input's first.
@@ -84,8 +88,9 @@ class SurfaceMethod:
         alpha = torch.cat([before.input_alpha, before.view_alphas])
         coarse = torch.cat([before.input_depth, before.view_depths])
         size = coarse.shape[-1]
+        foreground = F.interpolate(outputs_of(folder, "prepare").foreground, (size, size), mode="area")
         depth = _shrunk(self.surface(subject, camera, cameras, 4 * size), cameras, 4)
-        depths, alphas = blended(coarse, alpha, depth, known_part(depth, cameras))
+        depths, alphas = blended(coarse, alpha, depth, known_part(depth, cameras, foreground), foreground)
         values = {
             "input_depth": depths[:1],
             "view_depths": depths[1:],
