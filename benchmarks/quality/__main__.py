@@ -37,7 +37,7 @@ SYNTHETIC = "synthetic"
 
 
 def gather(
-    makehuman: Path | None, scans: Path | None, work: Path, size: int, groups: tuple[str, ...], heads: int
+    makehuman: Path | None, scans: Path | None, work: Path, size: int, groups: tuple[str, ...], heads: int, jobs: int
 ) -> list[Subject]:
     """All subjects that can be had; says which cannot, and why.
 
@@ -49,7 +49,7 @@ def gather(
     try:
         if makehuman is None:
             raise InputError("no --makehuman")
-        subjects += synthetic.synthetic_subjects(makehuman, work / "truth", size, wanted, heads)
+        subjects += synthetic.synthetic_subjects(makehuman, work / "truth", size, wanted, heads, jobs)
     except (AssetsError, InputError) as error:
         print(f"synthetic heads are skipped: {error}")
     if not groups or scan.GROUP in groups:
@@ -141,7 +141,7 @@ def main(
         groups = groups or synthetic.GROUPS
     size = load_generator(generator).spec.resolution
     try:
-        subjects = gather(makehuman, scans, work, size, groups, heads)
+        subjects = gather(makehuman, scans, work, size, groups, heads, jobs)
     except InputError as error:
         raise click.UsageError(str(error)) from error
     subjects = [subject for subject in subjects if not only or subject.name in only]
@@ -199,7 +199,7 @@ def _rows(found: Mapping[Job, dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for job, value in found.items():
         row = {"subject": job.subject.name, "group": job.subject.group, "method": job.method, "part": job.part}
-        row |= {key: value[key] for key in ("steps", "seconds", "unfit") if key in value}
+        row |= {key: value[key] for key in ("steps", "seconds", "cpu_seconds", "unfit") if key in value}
         values = [column.of(value, job.subject.views) for column in COLUMNS]
         rows.append(row | {"values": [None if math.isnan(v) else round(v, 4) for v in values]})
     return rows

@@ -138,12 +138,14 @@ def _in_pool(jobs: Sequence[Job], processes: int, threads: int) -> None:
 
 def run_job(job: Job) -> str | None:
     """Run and judge one job; returns what went wrong, or None. The result lies in `Job.result`."""
+    started = time.process_time()
     try:
         if not job.method:
             share(job.subject, job.task())
             return None
         job.result.parent.mkdir(parents=True, exist_ok=True)
         value = _ceiling(job) if job.method == CEILING else _inversion(job)
+        value["cpu_seconds"] = round(time.process_time() - started, 1)
         write_json(job.result, {"key": job.key, "method": job.method, "part": job.part, **value})
     except Exception as error:
         return f"{type(error).__name__}: {error}\n{traceback.format_exc()}"

@@ -8,8 +8,10 @@ them. Highlights move with the view, as they do on real skin.
 import importlib
 import importlib.util
 import math
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from benchmarks.quality.paint import PAINTS, painting
 from benchmarks.quality.props import KINDS, PropPainter, prop_depth, prop_for
 from benchmarks.quality.truth import Subject, Truth, is_written, write_subject
 from benchmarks.quality.views import VIEWS, cameras_of
-from pmv.files.artifacts import value_hash
+from pmv.files.artifacts import file_hash, value_hash
 from pmv.geometry.camera import Camera
 from pmv.training.data import HELD_OUT_SEED
 
@@ -33,7 +35,6 @@ CAMERA_ERROR = 2.5
 (benchmarks/README.md, "Crop and camera of a portrait")."""
 _FIRST_SEED = HELD_OUT_SEED + 1000
 _FINE = 2  # drawn so many times as large as wanted, beside the renderer's own samples
-_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -61,21 +62,27 @@ class Recipe:
         return float(rng.uniform(-6, 6)), float(rng.uniform(-4, 4))
 
 
-def synthetic_subjects(makehuman: Path, folder: Path, size: int, groups: tuple[str, ...], heads: int) -> list[Subject]:
-    """The first `heads` subjects of each group, drawn into `folder` where they are not there yet.
+def synthetic_subjects(
+    makehuman: Path, folder: Path, size: int, groups: tuple[str, ...], heads: int, processes: int = 1
+) -> list[Subject]:
+    """The first `heads` subjects of each group, drawn into `folder` by so many processes where they are not there yet.
 
     Raises:
         AssetsError: no MakeHuman checkout, no moderngl, or no OpenGL.
     """
     recipes = [Recipe(group, index, size) for index in range(heads) for group in groups]
-    return [_subject(makehuman, recipe, folder / recipe.name) for recipe in recipes]
+    jobs = [[makehuman] * len(recipes), recipes, [folder / recipe.name for recipe in recipes]]
+    if processes == 1 or all((path / "subject.json").exists() for path in jobs[2]):
+        return list(map(_subject, *jobs))
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        return list(pool.map(_subject, *jobs))
 
 
 def _subject(makehuman: Path, recipe: Recipe, folder: Path) -> Subject:
     from pmv.training.heads import sample_parameters
 
     z = sample_parameters(recipe.seed).vector()
-    key = value_hash([_VERSION, recipe.group, recipe.index, recipe.size, recipe.camera, z.round(4).tolist()])
+    key = value_hash([_code(), asdict(recipe), z.round(4).tolist()])
     if not is_written(folder, key):
         head = _Drawn(makehuman, recipe)
         cameras = cameras_of(VIEWS, *recipe.camera)
@@ -95,6 +102,16 @@ def mistaken(camera: Camera, seed: int) -> Camera:
     rotation = torch.eye(4)
     rotation[:3, :3] = torch.linalg.matrix_exp(torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]]))
     return Camera(rotation @ camera.cam2world, camera.intrinsics)
+
+
+@cache
+def _code() -> str:
+    """A hash of what heads, paint and props are drawn by: true views of other heads are not taken for these."""
+    heads = Path(importlib.import_module("pmv.training.heads").__file__ or "").parent
+    own = [Path(__file__).with_name(name) for name in ("synthetic.py", "paint.py", "props.py", "truth.py", "views.py")]
+    return value_hash(
+        [file_hash(path) for path in (*own, *sorted(heads.rglob("*.py")), *sorted(heads.rglob("shaders/*")))]
+    )
 
 
 @cache

@@ -67,7 +67,7 @@ def test_a_folder_of_scans_becomes_subjects(tmp_path):
 
 def test_what_cannot_be_had_is_skipped_with_a_reason(tmp_path, capsys):
     with pytest.raises(InputError, match="nothing to invert"):
-        gather(None, tmp_path / "no", tmp_path, 32, (), 1)
+        gather(None, tmp_path / "no", tmp_path, 32, (), 1, 1)
     said = capsys.readouterr().out
     assert "no --makehuman" in said and "dataset.json" in said
 
