@@ -35,7 +35,7 @@ from pmv.pictures.images import to_uint8
 
 CEILING = "carried by true depth"
 """The name of the result that no method makes."""
-_VERSION = 1
+_VERSION = 2
 _CODE = ("fitting", "geometry", "generators", "pictures", "pipeline", "stages", "configs")
 _BACKGROUND = 0.0
 
@@ -163,8 +163,8 @@ def _ceiling(job: Job) -> dict[str, Any]:
 
 
 def _shown(figures: Figures) -> Figures:
-    """Without the occluded part, of which a photo carried to other views says nothing."""
-    return {view: {name: value for name, value in row.items() if name != "occluded"} for view, row in figures.items()}
+    """The visible part alone: of the rest a photo carried to other views says nothing."""
+    return {view: {name: value for name, value in row.items() if name == "visible"} for view, row in figures.items()}
 
 
 def _inversion(job: Job) -> dict[str, Any]:

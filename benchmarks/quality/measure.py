@@ -1,14 +1,14 @@
 """All figures of one inversion against its truth."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.quality.align import best_shift, shifted
-from benchmarks.quality.metrics import ALIGNED, METRICS
+from benchmarks.quality.metrics import ALIGNED, METRICS, Pair
 from benchmarks.quality.parts import Parts, share
 from benchmarks.quality.surface import depth_errors, iou, normal_error, normals_of
 from benchmarks.quality.truth import Truth
@@ -49,8 +49,10 @@ def measure(drawn: Drawn, truth: Truth, parts: Parts, views: tuple[View, ...], b
         one = slice(i, i + 1)
         masks = {name: mask[one] for name, mask in parts.named().items() if share(mask[one]) >= LEAST}
         image, true = drawn.image[one].clamp(-1, 1), true_images[one]
-        row: dict[str, Any] = {m.name: m.measure(image, true, truth.alpha[one]) for m in METRICS if m.whole}
-        row |= {name: _pictures(image, true, mask) for name, mask in masks.items()}
+        camera = truth.cameras[i]
+        whole = Pair(image, true, truth.alpha[one], camera)
+        row: dict[str, Any] = {m.name: m.measure(whole) for m in METRICS if m.whole}
+        row |= {name: _pictures(Pair(image, true, mask, camera)) for name, mask in masks.items()}
         if drawn.alpha is not None and drawn.depth is not None:
             row["iou"] = iou(_resized(drawn.alpha[one], image.shape[-1]), truth.alpha[one])
             surface = _surface(drawn.depth[one], drawn.alpha[one], truth, i, masks)
@@ -60,12 +62,12 @@ def measure(drawn: Drawn, truth: Truth, parts: Parts, views: tuple[View, ...], b
     return figures
 
 
-def _pictures(image: Tensor, true: Tensor, mask: Tensor) -> dict[str, float | None]:
-    row = {m.name: m.measure(image, true, mask) for m in METRICS if not m.whole}
-    dx, dy = best_shift(image, true, mask)
-    moved = shifted(image, dx, dy).clamp(-1, 1)
-    row |= {f"aligned_{m.name}": m.measure(moved, true, mask) for m in METRICS if m.name in ALIGNED}
-    return row | {"shift": (dx * dx + dy * dy) ** 0.5 / image.shape[-1]}
+def _pictures(pair: Pair) -> dict[str, float | None]:
+    row = {m.name: m.measure(pair) for m in METRICS if not m.whole}
+    dx, dy = best_shift(pair.image, pair.truth, pair.mask)
+    moved = replace(pair, image=shifted(pair.image, dx, dy).clamp(-1, 1))
+    row |= {f"aligned_{m.name}": m.measure(moved) for m in METRICS if m.name in ALIGNED}
+    return row | {"shift": (dx * dx + dy * dy) ** 0.5 / pair.image.shape[-1]}
 
 
 def _surface(

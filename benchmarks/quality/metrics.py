@@ -12,9 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pmv.fitting.identity import IdentityNetwork, describe, frontal_weight, identity_distance, load_identity
 from pmv.fitting.metrics import psnr, ssim
 from pmv.fitting.perceptual import PerceptualLoss, load_perceptual
+from pmv.geometry.camera import Camera
 from pmv.pictures.masks import erode
+from pmv.portrait.five_points import anchor_points, camera_points
 
 _DETAIL = 0.008
 """Standard deviation of the Gaussian that a high-pass takes away, as a fraction of the picture's width (2 pixels of
@@ -24,19 +27,32 @@ _RIM = 0.012
 
 
 @dataclass(frozen=True)
+class Pair:
+    """One view of an inversion and of the truth.
+
+    Attributes:
+        image, truth: [1,3,S,S] in [-1,1]. mask: [1,1,S,S], the part that is judged. camera: one, of the true world.
+    """
+
+    image: Tensor
+    truth: Tensor
+    mask: Tensor
+    camera: Camera
+
+
+@dataclass(frozen=True)
 class Metric:
     """One figure.
 
     Attributes:
         name: its key in the results.
-        measure: ``measure(image, truth, mask)`` of pictures [1,3,S,S] in [-1,1] and a mask [1,1,S,S]; None = it means
-            nothing there.
+        measure: gives the figure of a pair; None = it means nothing there.
         higher: True if more is better; None where neither is (1 is right).
         whole: measured on whole pictures, once a view, with the head's alpha as mask, instead of on each part.
     """
 
     name: str
-    measure: Callable[[Tensor, Tensor, Tensor], float | None]
+    measure: Callable[[Pair], float | None]
     higher: bool | None
     whole: bool = False
 
@@ -93,20 +109,37 @@ def _perceptual(name: str) -> PerceptualLoss:
     return load_perceptual(name)
 
 
-def perceptual(image: Tensor, truth: Tensor, mask: Tensor) -> float | None:
+def perceptual(image: Tensor, truth: Tensor, mask: Tensor) -> float:
     """`PERCEPTUAL` inside the mask; outside both show the truth."""
     with torch.no_grad():
         return float(_perceptual(PERCEPTUAL)(torch.lerp(truth, image, mask), truth, mask))
 
 
+@cache
+def _faces() -> tuple[IdentityNetwork, Tensor]:
+    return load_identity(), anchor_points("heads")
+
+
+def identity(image: Tensor, truth: Tensor, camera: Camera) -> float | None:
+    """Distance of the identities in two pictures, cut out at the place of a mean face; None from 45° of yaw on, where
+    the network cannot tell persons apart. See `pmv.fitting.identity`: 0.6 and less is the same person."""
+    if frontal_weight(camera)[0] == 0:
+        return None
+    network, anchors = _faces()
+    points = camera_points(camera, anchors)
+    # one by one, so that both are looked at by the same crops
+    return float(identity_distance(*(describe(network, picture, points) for picture in (image, truth))))
+
+
 METRICS = (
-    Metric("psnr", lambda a, b, mask: float(psnr(a, b, mask)), higher=True),
-    Metric("ssim", lambda a, b, mask: float(ssim(a, b, mask)), higher=True),
-    Metric("detail_correlation", detail_correlation, higher=True),
-    Metric("detail_energy", detail_energy, higher=None),
-    Metric("perceptual", perceptual, higher=False),
+    Metric("psnr", lambda p: float(psnr(p.image, p.truth, p.mask)), higher=True),
+    Metric("ssim", lambda p: float(ssim(p.image, p.truth, p.mask)), higher=True),
+    Metric("detail_correlation", lambda p: detail_correlation(p.image, p.truth, p.mask), higher=True),
+    Metric("detail_energy", lambda p: detail_energy(p.image, p.truth, p.mask), higher=None),
+    Metric("perceptual", lambda p: perceptual(p.image, p.truth, p.mask), higher=False),
+    Metric("identity", lambda p: identity(p.image, p.truth, p.camera), higher=False, whole=True),
 )
-"""All figures of pictures. A distance of identities joins here, with ``whole=True``."""
+"""All figures of pictures."""
 
 ALIGNED = ("psnr", "detail_correlation")
 """Of these also the value after the best shift, as ``aligned_…``."""

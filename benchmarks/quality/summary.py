@@ -79,6 +79,7 @@ COLUMNS = (
     Column("±30° detail in place", "aligned_detail_correlation", "visible", ("±30°",)),
     Column("±30° sharpness", "detail_energy", "visible", ("±30°",)),
     Column("±30° perceptual", "perceptual", "visible", ("±30°",), 3),
+    Column("±30° identity", "identity", None, ("±30°",)),
     Column("±30° carried (dB)", "aligned_psnr", "visible", ("±30°",), carried=True),
     Column("depth, median out (.001)", "depth_median_out", "visible", ("input",), 1, 1000),
     Column("normals (°)", "normals", "visible", ("input",), 1),

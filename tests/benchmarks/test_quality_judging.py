@@ -9,7 +9,7 @@ from torch import Tensor
 from benchmarks.quality.align import best_shift, shifted
 from benchmarks.quality.carried import carried
 from benchmarks.quality.measure import Drawn, measure
-from benchmarks.quality.metrics import METRICS, detail_correlation, detail_energy, high_pass
+from benchmarks.quality.metrics import METRICS, detail_correlation, detail_energy, high_pass, identity
 from benchmarks.quality.parts import find_parts
 from benchmarks.quality.surface import depth_errors, iou, normal_error, normals_of
 from benchmarks.quality.truth import Truth
@@ -191,5 +191,14 @@ def test_the_truth_itself_is_perfect_in_every_figure():
         assert row["iou"] == 1 and visible["psnr"] == 100 and visible["ssim"] > 0.999
         assert visible["perceptual"] == pytest.approx(0, abs=1e-6)
         assert visible["depth"] == 0 and visible["normals"] < 0.1
-        assert {metric.name for metric in METRICS} <= visible.keys()
+        assert {metric.name for metric in METRICS if not metric.whole} <= visible.keys()
+        assert row["identity"] == pytest.approx(0, abs=1e-5)
     assert "occluded" in figures["yaw+30"]
+
+
+def test_identity_is_silent_about_profiles_and_tells_pictures_apart():
+    rng = torch.Generator().manual_seed(0)
+    one, other = (torch.rand(1, 3, 64, 64, generator=rng) * 2 - 1 for _ in range(2))
+    front, side = cameras_of((INPUT, View("side", "±90°", 60)), 0, 0)[0], cameras_of((SIDE,), 40, 0)
+    assert identity(one, one, front) == pytest.approx(0, abs=1e-5) and (identity(one, other, front) or 0) > 0.05
+    assert identity(one, other, side) is None
