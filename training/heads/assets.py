@@ -1,6 +1,12 @@
-"""MakeHuman's data compiled into what a head needs; read from a checkout or from one compiled `.npz`."""
+"""MakeHuman's data, and the scans' if given, compiled into what a head needs; read from checkouts or from one compiled
+`.npz`:
 
-from dataclasses import dataclass, fields, is_dataclass
+python -m training.heads.assets --makehuman makehuman/data --scans ICT-FaceKit --out heads.npz
+"""
+
+import argparse
+import logging
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
@@ -16,7 +22,11 @@ from training.heads.formats import Binding, ObjMesh, read_binding, read_obj, rea
 from training.heads.hairstyles import Hairstyle, prepare_hairstyle
 from training.heads.meshes import adjacency, catmull_clark, split_at_seams, triangulate, weld
 from training.heads.parameters import HAIRSTYLES
-from training.heads.shape import target_names
+from training.heads.registration import HeadMesh, register
+from training.heads.scans import read_scans
+from training.heads.shape import average_weights, target_names
+
+_log = logging.getLogger(__name__)
 
 _BODY_COUNT = 13380  # body vertices come first; helpers, which eyes, lashes and hair hang on, follow
 _LEFT_EYE_CUBE, _RIGHT_EYE_CUBE = 13606, 13614  # eight vertices each; their mean is the eyeball's centre
@@ -107,6 +117,31 @@ class FittedPart:
 
 
 @dataclass(frozen=True)
+class ScanShapes:
+    """Faces learned from scans, on the vertices of the base mesh; empty arrays where no scans were given.
+
+    Attributes:
+        mean: float32 [B,3] (or [0,3]) from `shape.average_weights`' head to the scans' mean, decimetres.
+        modes: float16 [M,B,3] (or [0,0,3]) displacement of one standard deviation of each mode, decimetres.
+    """
+
+    mean: NDArray
+    modes: NDArray
+
+    @classmethod
+    def none(cls) -> "ScanShapes":
+        """No scans."""
+        return cls(np.zeros((0, 3), np.float32), np.zeros((0, 0, 3), np.float16))
+
+    def __bool__(self) -> bool:
+        return len(self.modes) > 0
+
+    def displacement(self, coefficients: NDArray) -> NDArray:
+        """Mean and modes by their coefficients [M]: float32 [B,3], decimetres."""
+        return self.mean + np.tensordot(coefficients.astype(np.float32), self.modes.astype(np.float32), 1)
+
+
+@dataclass(frozen=True)
 class HeadAssets:
     """Everything that building a head needs; vertices are numbered among the `base` vertices that anything refers to.
 
@@ -116,7 +151,7 @@ class HeadAssets:
         skin_flipped: int [S] the same for fine skin vertices.
         eye_cubes: int [2,8] vertices around the left and right eyeball.
         mouth_seam: int [6] vertices between the lips.
-        targets, skin, eyes, teeth, tongue: see their classes.
+        targets, skin, eyes, teeth, tongue, scans: see their classes.
         lashes, hairstyles: by MakeHuman name.
         eye_texture: uint8 [256,256,3].
     """
@@ -134,20 +169,28 @@ class HeadAssets:
     lashes: dict[str, FittedPart]
     hairstyles: dict[str, Hairstyle]
     eye_texture: NDArray
+    scans: ScanShapes
 
     @classmethod
-    def load(cls, path: str | Path) -> "HeadAssets":
+    def load(cls, path: str | Path, scans: str | Path | None = None) -> "HeadAssets":
         """Read a MakeHuman checkout (or its data folder; takes seconds) or a file written by `save` (fast).
+
+        Args:
+            path: the checkout or the file.
+            scans: a checkout of ICT-FaceKit (see `scans.read_scans`), with a MakeHuman checkout only; a compiled file
+                holds its own. Without scans every face is MakeHuman's, whatever `scan/share` says.
 
         Raises:
             AssetsError: something is missing; the message names the path and says where the data comes from.
         """
         path = Path(path)
         if path.is_file():
+            if scans is not None:
+                raise AssetsError(f"{path}: a compiled file holds its own scans; give the MakeHuman checkout with {scans}")
             return _read_compiled(path)
         for folder in (path, path / "data", path / "makehuman" / "data"):
             if (folder / "3dobjs" / "base.obj").is_file():
-                return _compile(folder)
+                return _compile(folder, scans)
         raise AssetsError(
             f"{path}: no 3dobjs/base.obj in it or in its data folder; give the data folder of a MakeHuman checkout "
             "with the makehuman-assets copied in (https://github.com/makehumancommunity), or a compiled .npz"
@@ -325,7 +368,39 @@ def _mirrored(positions: NDArray) -> NDArray:
     return np.asarray(nearest)
 
 
-def _compile(folder: Path) -> HeadAssets:
+_HELPER_GROUPS = {
+    "left-eye": ("helper-l-eye", "joint-l-eye"),
+    "right-eye": ("helper-r-eye", "joint-r-eye"),
+    "upper-teeth": ("helper-upper-teeth",),
+    "lower-teeth": ("helper-lower-teeth", "helper-tongue"),
+}
+
+
+def _compile_scans(
+    folder: str | Path, body: ObjMesh, renumber: NDArray, chosen: NDArray, assets: HeadAssets
+) -> ScanShapes:
+    def group(names: tuple[str, ...]) -> NDArray:
+        inside = renumber[np.unique(body.quads[np.isin(body.groups, names)])]
+        return inside[inside >= 0]
+
+    mesh = HeadMesh(
+        reference=assets.targets.morph(assets.base, average_weights()),
+        base=assets.base.astype(np.float64),
+        quads=renumber[body.quads[chosen]],
+        groups={name: group(members) for name, members in _HELPER_GROUPS.items()},
+        number=renumber,
+        mouth_seam=assets.mouth_seam,
+    )
+    carried = register(mesh, read_scans(folder), assets.flipped)
+    ends = 1000 * np.percentile(carried.distance[carried.matched], [50, 95])
+    _log.info(
+        "scans carried: %.0f %% of the skin matched, %.1f and %.1f hundredths of a millimetre off (median, 95 %%)",
+        100 * carried.matched.mean(), *ends,
+    )  # fmt: skip
+    return ScanShapes(carried.mean, carried.modes)
+
+
+def _compile(folder: Path, scans: str | Path | None) -> HeadAssets:
     """Read a MakeHuman data folder; everything that does not depend on the head is worked out here."""
     body = read_obj(folder / "3dobjs" / "base.obj")
     base = body.vertices
@@ -377,7 +452,7 @@ def _compile(folder: Path) -> HeadAssets:
         others = {f.name: getattr(style, f.name) for f in fields(style) if f.name not in integers}
         return Hairstyle(**{**others, **integers, "binding": _renumbered(style.binding, renumber)})
 
-    return HeadAssets(
+    assets = HeadAssets(
         base=base[kept].astype(np.float32),
         flipped=renumber[mirror_vertex[kept]].astype(np.int32),
         skin_flipped=_mirrored(skin.rest).astype(np.int32),
@@ -391,4 +466,24 @@ def _compile(folder: Path) -> HeadAssets:
         lashes={name: fitted(_compile_lashes(*lashes[name], base)) for name in LASHES},
         hairstyles={name: styled(name) for name in hair},
         eye_texture=np.asarray(texture),
+        scans=ScanShapes.none(),
     )
+    if scans is None:
+        _log.warning("no scans of faces given: every face is MakeHuman's (scan/share counts as 0)")
+        return assets
+    return replace(assets, scans=_compile_scans(scans, body, renumber, chosen, assets))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.heads.assets", description="Compile the heads' assets.")
+    parser.add_argument("--makehuman", type=Path, required=True, help="MakeHuman checkout or its data folder (CC0)")
+    parser.add_argument("--scans", type=Path, help="checkout of ICT-FaceKit (MIT); without it faces are MakeHuman's")
+    parser.add_argument("--out", type=Path, required=True, help="the compiled .npz")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    HeadAssets.load(options.makehuman, options.scans).save(options.out)
+    print(f"{options.out}: {options.out.stat().st_size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ from training.heads.appearance import HAIR_LOOKS, light, material
 from training.heads.assets import LASHES, FittedPart, HeadAssets
 from training.heads.hairstyles import SKULL_CENTRE, Hairstyle
 from training.heads.meshes import normalise, vertex_normals
-from training.heads.parameters import HeadParameters
+from training.heads.parameters import SCAN_MODE_NAMES, HeadParameters
 from training.heads.shape import target_weights
 
 _REST_EYE_MIDDLE = np.array([0.0, 7.284, 1.245])
@@ -233,9 +233,19 @@ def _fitted(name: str, part: FittedPart, positions: NDArray, alignment: _Alignme
     return alignment.part(name, positions[source], normals[source], part.rest, part.extra, part.triangles)
 
 
+def _body(assets: HeadAssets, parameters: HeadParameters) -> NDArray:
+    """The morphed body [B,3]: MakeHuman's targets and, where the assets hold scans, `scan/share` of a scanned face."""
+    scanned = parameters["scan/share"] if assets.scans else 0.0
+    body = assets.targets.morph(assets.base, target_weights(parameters, scanned))
+    if scanned > 0:
+        coefficients = np.array([parameters[name] for name in SCAN_MODE_NAMES])
+        body += scanned * assets.scans.displacement(coefficients)
+    return body
+
+
 def build_head(assets: HeadAssets, parameters: HeadParameters) -> Head:
     """The head of a parameter vector: plain arrays, the same for the same input, drawn by `HeadRenderer`."""
-    body = assets.targets.morph(assets.base, target_weights(parameters))
+    body = _body(assets, parameters)
     alignment = _Alignment.of(body, assets, parameters["macro/size"])
     parts = _skin_parts(assets, parameters, body, alignment)
     parts.append(_eye_part(assets, parameters, body, alignment))

@@ -14,6 +14,9 @@ HAIRSTYLES = (
 )  # fmt: skip
 """Hairstyles by their MakeHuman names; `none` is a shaved or bald head."""
 
+SCAN_MODES = 50
+"""How many of the scans' hundred modes of identity a head has; they hold 98 % of the face's variance."""
+
 # Per part of the head: MakeHuman's signed pairs (negative target, positive target) and the standard deviation of
 # each. Left
 # and right move together. Translations of the whole head, neck, mouth and nose to a side are left out: they only move
@@ -61,6 +64,7 @@ _SIGNED_PAIRS: dict[str, tuple[float, str]] = {
 _TWO_SIDED = {"cheek": "cheek", "eyes": "eye", "ears": "ear"}
 _HEAD_SHAPES = ("oval", "round", "rectangular", "square", "triangular", "invertedtriangular", "diamond")
 _ASYMMETRIES = ("brown-1", "cheek-1", "eye-4", "jaw-1", "mouth-1", "nose-1")
+SCAN_MODE_NAMES = tuple(f"scan/mode-{k:02d}" for k in range(SCAN_MODES))
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,9 @@ def _entries() -> list[Entry]:
         Entry("light/ambient", "light", 0.75, 0.10, 0.5, 1.0),
         Entry("light/side", "light", 0.0, 0.10, -0.25, 0.25),
     ]
+    # Appended in version 3: what came before keeps its place in z.
+    rows += [Entry("scan/share", "scan", 0.6, 0.49, 0.0, 1.0)]
+    rows += [Entry(name, "scan", 0.0, 1.0, -3.0, 3.0) for name in SCAN_MODE_NAMES]
     return rows
 
 
@@ -322,12 +329,35 @@ def _sample_expression(rng: np.random.Generator) -> dict[str, float]:
     return values
 
 
+# Along which scanned faces turn male, African, Asian in MakeHuman's sense: unit vectors over the first modes, from a ridge
+# fit of the modes to the displacements of MakeHuman's macro targets on the face, rotations, shifts and scale left out.
+_SCAN_DIRECTIONS = np.array(
+    [
+        [-0.50, 0.06, -0.05, -0.16, -0.16, -0.26, 0.55, -0.12, 0.47, 0.00, -0.17, 0.00, 0.17, -0.02, 0.04, 0.01],
+        [0.11, -0.13, -0.58, 0.63, 0.10, -0.17, 0.00, 0.04, 0.04, 0.00, 0.02, -0.04, -0.05, 0.19, 0.14, -0.09],
+        [-0.13, 0.34, 0.14, -0.70, -0.33, -0.03, -0.16, 0.25, 0.05, 0.00, -0.05, 0.13, 0.15, 0.03, -0.05, 0.12],
+    ]
+)
+_SCAN_CORRELATION = 0.55  # of what skin, hair and body say with what the scanned face says
+
+
+def _sample_scan(rng: np.random.Generator, male: float, african: float, asian: float) -> NDArray:
+    """Coefficients [SCAN_MODES] of a scanned face that goes with sex and ancestry, yet over all heads N(0,1) each,
+    uncorrelated, as the scans' own are."""
+    kinds = np.array([2 * male - 1, (african - 1 / 3) / 0.3075, (asian - 1 / 3) / 0.3075])
+    among_kinds = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, -0.5], [0.0, -0.5, 1.0]])  # ancestries: Dirichlet (0.45, …)
+    directions = np.zeros((SCAN_MODES, 3))
+    directions[: _SCAN_DIRECTIONS.shape[1]] = _SCAN_CORRELATION * _SCAN_DIRECTIONS.T
+    rest = np.eye(SCAN_MODES) - directions @ among_kinds @ directions.T
+    return directions @ kinds + np.linalg.cholesky(rest) @ rng.standard_normal(SCAN_MODES)
+
+
 def sample_parameters(seed: int) -> HeadParameters:
     """A random plausible head; the same seed always gives the same head. Entries that real heads couple (sex and
     beard, age
     and grey hair, ancestry and colours) are drawn together; the rest are independent and normal."""
     rng = np.random.default_rng(seed)
-    values = {entry.name: rng.normal(entry.mean, entry.scale) for entry in ENTRIES}
+    values = {entry.name: rng.normal(entry.mean, entry.scale) for entry in ENTRIES if entry.group != "scan"}
     male = bool(rng.random() < 0.5)
     african, asian, european = rng.dirichlet([0.45, 0.45, 0.45])
     old = float(np.clip((rng.random() - 0.45) / 0.55, 0, 1)) ** 1.5
@@ -366,5 +396,9 @@ def sample_parameters(seed: int) -> HeadParameters:
         "cloth/lightness": rng.uniform(0.05, 0.78),
         "light/azimuth": rng.uniform(-1.0, 1.0),
     }
+    later = np.random.default_rng([seed, 3])  # its own stream: what was drawn before version 3 stays as it was
+    modes = _sample_scan(later, float(male), african, asian)
+    values |= {name: float(mode) for name, mode in zip(SCAN_MODE_NAMES, modes)}
+    values["scan/share"] = float(later.random() < 0.64 and child == 0)
     parameters = HeadParameters.from_values({name: float(value) for name, value in values.items()})
     return HeadParameters.from_values({name: parameters[name] for name in parameters.names})  # within the ranges
