@@ -99,8 +99,8 @@ def invert(
         raise click.UsageError("--out names a new run; --resume goes on in the folder it names")
     if clear_edits and resume is None:
         raise click.UsageError("--clear-edits takes back the edits of a run; give --resume RUN")
-    from stages.edit_list import group_options
-    from stages.invert import Request, invert
+    from pmv.apps.invert import Request, invert
+    from pmv.stages.edit_list import group_options
 
     values = {"run.generator": generator, "run.seed": seed, "run.device": device, "prepare.face": face}
     request = Request(
@@ -138,7 +138,7 @@ def prepare(
     **given: Path | None,
 ) -> None:
     """Align PHOTO for a generator: find the face, crop it, find its camera and foreground. Prints the folder."""
-    from stages.prepare_folder import PrepareRequest, prepare
+    from pmv.apps.prepare_folder import PrepareRequest, prepare
 
     values = {"run.generator": generator, "run.device": device, "prepare.face": face}
     chosen = tuple(f"{key}={value}" for key, value in values.items() if value is not None)
@@ -168,11 +168,11 @@ def render(
     device: str,
 ) -> None:
     """Render the finished inversion in RUN from other sides, or --uncrop it into its photo."""
-    from pmv.turntable import write_sheet, write_turn
-    from stages.runner import pick_device
+    from pmv.apps.render import write_sheet, write_turn
+    from pmv.pipeline.device import pick_device
 
     if uncrop:
-        from stages.uncrop import uncrop_run
+        from pmv.apps.uncrop import uncrop_run
 
         if out.suffix.lower() != ".png" or len(yaws) != 1:
             raise click.UsageError("--uncrop writes one view: --out ends in .png, and --yaw is given at most once")
@@ -198,8 +198,8 @@ def edit(run: Path, settings: Sequence[str], out: Path | None, device: str) -> N
 
     Without --set: what attributes there are.
     """
-    from stages.attributes import edit_run
-    from stages.runner import pick_device
+    from pmv.apps.attributes import edit_run
+    from pmv.pipeline.device import pick_device
 
     _log_to_stderr()
     click.echo(edit_run(run, settings, out, pick_device(device)))
@@ -267,8 +267,8 @@ def verify(checkpoint: str, reference: Path, tolerance: float, like: str | None)
 @click.option("--cache", type=FILE, help="Folder to keep it in. [default: $PMV_CACHE, or the platform's cache]")
 def fetch(name: str | None, listing: bool, accept_licence: bool, source: Path | None, cache: Path | None) -> None:
     """Download the published checkpoint NAME, for --generator NAME. Prints the file. Without NAME: what there is."""
-    from pmv.fetch import fetch, licence_notice, place
-    from pmv.manifest import cache_folder, cached, find_entry, table
+    from pmv.files.fetch import fetch, licence_notice, place
+    from pmv.files.manifest import cache_folder, cached, find_entry, table
 
     if name is None or listing:
         if name is not None or source is not None:
@@ -317,9 +317,9 @@ def _numbers(kind: Callable[[str], Any]) -> Callable[..., list[Any]]:
 @click.option("--resolution", type=click.IntRange(32, 2048), default=256, show_default=True, help="Pixels a head.")
 def sheet(makehuman: Path, out: Path, seeds: list[int], yaws: list[float], resolution: int) -> None:
     """Write a contact sheet: a row a seed, a column a yaw."""
-    from pmv.images import write_png
-    from training.heads import HeadAssets
-    from training.heads.sheet import contact_sheet
+    from pmv.pictures.images import write_png
+    from pmv.training.heads import HeadAssets
+    from pmv.training.heads.sheet import contact_sheet
 
     write_png(out, contact_sheet(HeadAssets.load(makehuman), seeds, yaws, resolution))
     click.echo(out)

@@ -38,16 +38,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pmv.artifacts import load_fields, load_inversion, read_json, write_json
-from pmv.camera import Camera
+from pmv.apps.invert import Request, invert
 from pmv.errors import InputError
-from pmv.images import resize, to_uint8, write_png
-from pmv.masks import SOLID, dilate
-from pmv.metrics import psnr
-from pmv.overlay import Placement, draw_overlay
-from pmv.sheets import tile
-from stages.edit_list import Edit
-from stages.invert import Request, invert
+from pmv.files.artifacts import load_fields, read_json, write_json
+from pmv.fitting.metrics import psnr
+from pmv.geometry.camera import Camera
+from pmv.inversion import load_inversion
+from pmv.pictures.images import resize, to_uint8, write_png
+from pmv.pictures.masks import SOLID, dilate
+from pmv.pictures.overlay import Placement, draw_overlay
+from pmv.pictures.sheets import tile
+from pmv.stages.edit_list import Edit
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "edit.json"
@@ -119,7 +120,7 @@ class Truth:
     """
 
     def __init__(self, makehuman: Path, seed: int, size: int) -> None:
-        from training.heads import HeadAssets, HeadRenderer, build_head, sample_parameters
+        from pmv.training.heads import HeadAssets, HeadRenderer, build_head, sample_parameters
 
         self.size = size
         self.camera = Camera.orbit(0.0, 0.0)
@@ -264,7 +265,7 @@ def main(
 ) -> None:
     if importlib.util.find_spec("triton"):  # Mesa's LLVM and Triton's clash, unless Triton's is there first
         importlib.import_module("triton")
-    from training.heads.demo_portraits import compass_tattoo
+    from pmv.training.heads.demo_portraits import compass_tattoo
 
     truth = Truth(makehuman, seed, 256)
     files = write_portrait(truth, work / "portrait")

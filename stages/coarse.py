@@ -13,12 +13,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
+from pmv.fitting.losses import alpha_hold, depth_hold, masked_l2
+from pmv.fitting.optimise import render_views, snapshot, trainable
 from pmv.generators.base import GeneratorSpec
-from pmv.images import resize
-from pmv.losses import alpha_hold, depth_hold, masked_l2
-from pmv.optimise import render_views, snapshot, trainable
-from stages.context import Context
+from pmv.geometry.camera import Camera
+from pmv.pictures.images import resize
+from pmv.pipeline.context import Context
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from pmv.camera import Camera
 from pmv.errors import InputError
-from pmv.masks import SOLID, dilate, feather
-from pmv.overlay import draw_overlay
+from pmv.geometry.camera import Camera
+from pmv.pictures.masks import SOLID, dilate, feather
+from pmv.pictures.overlay import draw_overlay
+from pmv.pipeline.context import Context
 from pmv.portrait.photo import crop_tensor
-from stages.context import Context
-from stages.edit_list import LoadedEdit
+from pmv.stages.edit_list import LoadedEdit
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ import torch
 import yaml
 from torch import Tensor
 
-from pmv.artifacts import file_hash, write_text
 from pmv.errors import InputError
-from pmv.images import read_bytes, read_image, read_mask
-from pmv.overlay import Placement
+from pmv.files.artifacts import file_hash, write_text
+from pmv.pictures.images import read_bytes, read_image, read_mask
+from pmv.pictures.overlay import Placement
 
 FILE = "edits.yaml"
 _NUMBERS = ("at", "size", "rotate", "blend", "opacity", "follow_surface")

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
+from pmv.fitting.metrics import cross_view_consistency, psnr, ssim
 from pmv.generators.base import Generator, Render
-from pmv.images import to_uint8
-from pmv.mesh import extract_mesh, vertex_colours
-from pmv.metrics import cross_view_consistency, psnr, ssim
-from pmv.sheets import tile
-from stages.context import Context
+from pmv.geometry.camera import Camera
+from pmv.geometry.mesh import extract_mesh, vertex_colours
+from pmv.pictures.images import to_uint8
+from pmv.pictures.sheets import tile
+from pmv.pipeline.context import Context
 
 _SHEET_YAWS = (-30.0, 0.0, 30.0)
 _MESH_VIEWS = 8

@@ -1,14 +1,14 @@
 """Stage 07: where the occluded parts get filled, with the generator's own render (HFGI3D §3.3; see
-`pmv.inpainting`)."""
+`pmv.pictures.inpainting`)."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pmv.inpainting import blend, colour_shift
-from pmv.masks import feather
-from stages.context import Context
+from pmv.pictures.inpainting import blend, colour_shift
+from pmv.pictures.masks import feather
+from pmv.pipeline.context import Context
 
 
 @dataclass(frozen=True)

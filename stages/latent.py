@@ -12,13 +12,13 @@ import torch
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
-from pmv.camera import Camera
 from pmv.errors import InputError
-from pmv.images import resize
-from pmv.losses import masked_l2, noise_regulariser, w_distance
-from pmv.masks import erode
-from pmv.optimise import ramped_rate, set_rate
-from stages.context import Context
+from pmv.fitting.losses import masked_l2, noise_regulariser, w_distance
+from pmv.fitting.optimise import ramped_rate, set_rate
+from pmv.geometry.camera import Camera
+from pmv.pictures.images import resize
+from pmv.pictures.masks import erode
+from pmv.pipeline.context import Context
 
 
 @dataclass(frozen=True)

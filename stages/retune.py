@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
+from pmv.fitting.losses import alpha_hold, depth_hold, masked_mean
+from pmv.fitting.optimise import ramped_rate, render_views, set_rate, snapshot, tuner
 from pmv.generators.base import GeneratorSpec
-from pmv.images import resize
-from pmv.losses import alpha_hold, depth_hold, masked_mean
-from pmv.masks import SOLID
-from pmv.optimise import ramped_rate, render_views, set_rate, snapshot, tuner
-from pmv.visibility import surface_mask
-from stages.context import Context
+from pmv.geometry.camera import Camera
+from pmv.geometry.visibility import surface_mask
+from pmv.pictures.images import resize
+from pmv.pictures.masks import SOLID
+from pmv.pipeline.context import Context
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
-from pmv.images import resize
-from pmv.losses import alpha_hold, depth_hold, masked_l2
-from pmv.optimise import ramped_rate, render_views, set_rate, snapshot, tuner
-from stages.context import Context
+from pmv.fitting.losses import alpha_hold, depth_hold, masked_l2
+from pmv.fitting.optimise import ramped_rate, render_views, set_rate, snapshot, tuner
+from pmv.geometry.camera import Camera
+from pmv.pictures.images import resize
+from pmv.pipeline.context import Context
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,22 @@
 """Stage 05: which pixels of every pseudo-view show a surface that the input view sees (HFGI3D §3.2; see
-`pmv.visibility`)."""
+`pmv.geometry.visibility`)."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
-from pmv.geometry import edge_step, surface_points
-from pmv.masks import SOLID, erode, without_specks
-from pmv.visibility import (
+from pmv.geometry.camera import Camera
+from pmv.geometry.scene import edge_step, surface_points
+from pmv.geometry.visibility import (
     depth_agreement,
     mutual_depth,
     trusted_texels,
     view_confidence,
     visibility_confidence,
 )
-from stages.context import Context
+from pmv.pictures.masks import SOLID, erode, without_specks
+from pmv.pipeline.context import Context
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,14 @@
-"""Stage 06: pseudo-views that hold the input photo's own texels (see `pmv.warping`)."""
+"""Stage 06: pseudo-views that hold the input photo's own texels (see `pmv.geometry.warping`)."""
 
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
-from pmv.masks import SOLID
-from pmv.warping import inverse_warp
-from stages.context import Context
+from pmv.geometry.camera import Camera
+from pmv.geometry.warping import inverse_warp
+from pmv.pictures.masks import SOLID
+from pmv.pipeline.context import Context
 
 
 @dataclass(frozen=True)

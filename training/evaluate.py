@@ -1,7 +1,7 @@
 """How good a generator of synthetic heads is: true views of held-out heads against those it draws from their true
 latents.
 
-`python -m training.evaluate --generator heads --pack DIR` prints the table and writes the sheets; `--fit-steps 300`
+`python -m pmv.training.evaluate --generator heads --pack DIR` prints the table and writes the sheets; `--fit-steps 300`
 adds the table of latents that were fitted to the front view alone, as inversion begins.
 """
 
@@ -16,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pmv.fitting.losses import masked_l2, masked_mean, w_distance
+from pmv.fitting.optimise import ramped_rate, set_rate
 from pmv.generators import EG3DGenerator, Render, load_generator
-from pmv.images import to_uint8, write_png
-from pmv.losses import masked_l2, masked_mean, w_distance
-from pmv.optimise import ramped_rate, set_rate
-from pmv.sheets import tile
-from training.batches import Batch, HeadStore
-from training.data import EVALUATION_VIEWS, HELD_OUT, HeadPack
-from training.objective import gradient_difference
+from pmv.pictures.images import to_uint8, write_png
+from pmv.pictures.sheets import tile
+from pmv.training.batches import Batch, HeadStore
+from pmv.training.data import EVALUATION_VIEWS, HELD_OUT, HeadPack
+from pmv.training.objective import gradient_difference
 
 JUDGED_AT = 128
 """Side in pixels of the pictures that are compared."""
@@ -197,10 +197,10 @@ def table(result: dict[str, float]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m training.evaluate", description="Judge a generator on held-out heads."
+        prog="python -m pmv.training.evaluate", description="Judge a generator on held-out heads."
     )
     parser.add_argument("--generator", default="heads", help="name or file")
-    parser.add_argument("--pack", type=Path, required=True, help="held-out pack that training.generator left")
+    parser.add_argument("--pack", type=Path, required=True, help="held-out pack that pmv.training.generator left")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder of table and sheets")
     parser.add_argument("--heads", type=int, default=1000)
     parser.add_argument(

@@ -1,6 +1,6 @@
 """Trains the embedded generator on synthetic heads that other processes render meanwhile.
 
-`python -m training.generator --assets MAKEHUMAN --out runs/generator --minutes 120`; the same command goes on where
+`python -m pmv.training.generator --assets MAKEHUMAN --out runs/generator --minutes 120`; the same command goes on where
 it stopped. On another machine, `--carried FOLDER` goes on from what the run left in `compact/` (36 MB).
 `--smoke` runs every phase for a few seconds.
 """
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from pmv.generators import EG3DConfig, PanoHeadConfig, load_generator, save_generator
 from pmv.generators.superresolution import SuperResolutionHead
-from pmv.images import write_png
-from training.batches import HeadStore
-from training.data import HeadPack, RenderPool, head_vector, held_out_layout, training_layout, wait_for
-from training.evaluate import detail_sheet, evaluate, report
-from training.trainer import TrainConfig, Trainer
+from pmv.pictures.images import write_png
+from pmv.training.batches import HeadStore
+from pmv.training.data import HeadPack, RenderPool, head_vector, held_out_layout, training_layout, wait_for
+from pmv.training.evaluate import detail_sheet, evaluate, report
+from pmv.training.trainer import TrainConfig, Trainer
 
 
 def shape_of(size: str, z_dim: int, grid_depth: int = 1) -> EG3DConfig:
@@ -103,7 +103,7 @@ class Log:
 
 def export(trainer: Trainer, folder: Path, notes: dict) -> None:
     """Writes the averaged generator as heads.safetensors (fp16) and heads.json."""
-    from training.heads import HeadParameters
+    from pmv.training.heads import HeadParameters
 
     average = trainer.average
     with torch.no_grad():  # truncation pulls towards this
@@ -170,7 +170,9 @@ def train(trainer: Trainer, held_out: HeadStore, options: argparse.Namespace, re
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m training.generator", description="Train the embedded generator.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pmv.training.generator", description="Train the embedded generator."
+    )
     parser.add_argument("--assets", type=Path, required=True, help="MakeHuman checkout, or its compiled .npz")
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for state, log, export and evaluation; resumed if used"

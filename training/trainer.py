@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from pmv.artifacts import atomic_path, read_json, write_json
 from pmv.errors import InputError
+from pmv.files.artifacts import atomic_path, read_json, write_json
 from pmv.generators import EG3DConfig, EG3DGenerator, PanoHeadConfig, PanoHeadGenerator, Render
 from pmv.generators.volume import Jitter
-from training.batches import Batch, HeadStore
-from training.discriminator import DualDiscriminator, feature_matching, r1_penalty
-from training.objective import Weights, gradient_share, learn, supervised
+from pmv.training.batches import Batch, HeadStore
+from pmv.training.discriminator import DualDiscriminator, feature_matching, r1_penalty
+from pmv.training.objective import Weights, gradient_share, learn, supervised
 
 _NETWORKS = ("generator", "average", "judge")
 _COUNTERS = ("step_count", "judge_steps", "elapsed", "fresh_at")

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from pmv.errors import CheckpointError
+from pmv.files.manifest import cached, manifest
 from pmv.generators.base import Generator, GeneratorSpec, Render
 from pmv.generators.checkpoint import SUFFIXES, read_checkpoint
 from pmv.generators.eg3d import EG3DConfig, EG3DGenerator
@@ -12,7 +13,6 @@ from pmv.generators.families import build_generator, warn_needless_like
 from pmv.generators.native import read_native, save_generator
 from pmv.generators.panohead import PanoHeadConfig, PanoHeadGenerator
 from pmv.generators.settings import with_settings
-from pmv.manifest import cached, manifest
 
 __all__ = [
     "EMBEDDED",

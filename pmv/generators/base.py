@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from pmv.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
 from pmv.errors import CheckpointError, shown
+from pmv.geometry.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
 
 PLANE_AXES = {
     # EG3D as published: XY, XZ, ZX. The third repeats the second transposed, so (y, z) is never looked up together; its

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmv.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
 from pmv.errors import CheckpointError
 from pmv.generators.base import PLANE_AXES, Field, GeneratorSpec, Render
 from pmv.generators.stylegan import Backbone, FullyConnected, MappingNetwork, SynthesisNetwork
 from pmv.generators.superresolution import HEADS, SuperResolution, SuperResolutionHead
 from pmv.generators.volume import Jitter, box_limits, march, sample_planes
+from pmv.geometry.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
 
 PLANES = 3
 
@@ -484,7 +484,7 @@ class EG3DGenerator(nn.Module):
         self.plane_residual = nn.Parameter(zeros, requires_grad=False)
 
     def load_tuned(self, state: Mapping[str, Tensor]) -> None:
-        """Takes tuned weights, as `pmv.optimise.snapshot` keeps them, over the pretrained ones.
+        """Takes tuned weights, as `pmv.fitting.optimise.snapshot` keeps them, over the pretrained ones.
 
         Raises:
             CheckpointError: a name or shape is not this generator's.

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmv.camera import Camera
 from pmv.errors import CheckpointError
 from pmv.generators.base import Field
 from pmv.generators.eg3d import PLANES, Decoder, EG3DConfig, EG3DGenerator, padded_sigmoid
 from pmv.generators.stylegan import MappingNetwork, SynthesisNetwork, ToRGB
+from pmv.geometry.camera import Camera
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": padded_sigmoid,

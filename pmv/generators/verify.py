@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
 from pmv.errors import InputError, PmvError, shown
 from pmv.generators.eg3d import EG3DGenerator
 from pmv.generators.panohead import PanoHeadGenerator, shifted
+from pmv.geometry.camera import Camera
 
 TOLERANCE = 1e-4
 GRADIENT_FACTOR = 10.0

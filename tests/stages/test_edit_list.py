@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from pmv.errors import InputError
-from pmv.overlay import Placement
-from stages.edit_list import Edit, group_options, load_edits, save_edits
-from stages.folder import RunFolder, Sources
+from pmv.pictures.overlay import Placement
+from pmv.pipeline.folder import RunFolder
+from pmv.stages.edit_list import Edit, group_options, load_edits, save_edits
+from pmv.stages.sources import PhotoSources, changed_edits, run_sources, write_sources
 from tests.stages import fakes
 
 
@@ -33,7 +34,7 @@ def run(tmp_path: Path, picture: Callable[..., Path]) -> Path:
     path.mkdir()
     folder = RunFolder(path, fakes.TABLE)
     folder.write_config(fakes.config().as_yaml())
-    folder.write_sources(Sources(picture("photo.png", "grey")))
+    write_sources(folder, PhotoSources(picture("photo.png", "grey")))
     return path
 
 
@@ -128,34 +129,34 @@ def test_an_invisible_overlay_is_refused(tmp_path: Path):
 def test_later_edits_lie_on_top_until_they_are_taken_back(run: Path, picture: Callable[..., Path]):
     folder = RunFolder(run, fakes.TABLE)
     assert fakes.run(run) == ["draw", "fit", "tune", "judge"]
-    plain = folder.source_hashes()
+    plain = folder.sources().hashes()
     red, white = Edit(picture("red.png", "red")), Edit(picture("white.png", "white"))
     for edit in (red, white):
-        with folder.changed_edits([edit]):
+        with changed_edits(folder, [edit]):
             assert fakes.run(run) == ["draw", "tune", "judge"]
-    assert [edit.read().name for edit in folder.sources().edits] == ["red.png", "white.png"]
+    assert [edit.read().name for edit in run_sources(folder).edits] == ["red.png", "white.png"]
     assert fakes.run(run) == []
-    with folder.changed_edits([red], clear=True):
+    with changed_edits(folder, [red], clear=True):
         assert fakes.run(run) == ["draw", "tune", "judge"]
-    assert [edit.name for edit in folder.sources().edits] == ["red.png"]
+    assert [edit.name for edit in run_sources(folder).edits] == ["red.png"]
     dropped = run / "00_draw" / "edit.png"
     dropped.write_bytes(white.picture.read_bytes())
-    assert [edit.picture.name for edit in folder.sources().edits] == ["edit-01.png", "edit.png"]
-    with folder.changed_edits([], clear=True):
-        assert folder.source_hashes() == plain
+    assert [edit.picture.name for edit in run_sources(folder).edits] == ["edit-01.png", "edit.png"]
+    with changed_edits(folder, [], clear=True):
+        assert folder.sources().hashes() == plain
     assert not dropped.exists() and dropped.with_name("edit.png.cleared").exists(), "a user's picture is never deleted"
 
 
 def test_a_failing_edit_leaves_the_run_as_it_was(run: Path, picture: Callable[..., Path]):
     folder = RunFolder(run, fakes.TABLE)
-    with folder.changed_edits([Edit(picture("red.png"))]):
+    with changed_edits(folder, [Edit(picture("red.png"))]):
         pass
     dropped = run / "00_draw" / "edit.png"
     dropped.parent.mkdir()
     dropped.write_bytes((run / "source" / "edit-01.png").read_bytes())
     before = {path: path.read_bytes() for path in run.glob("*/*")}
     for clear in (False, True):
-        with pytest.raises(InputError, match="no such head"), folder.changed_edits([Edit(picture("b.png"))], clear):
+        with pytest.raises(InputError, match="no such head"), changed_edits(folder, [Edit(picture("b.png"))], clear):
             raise InputError("no such head")
         assert {path: path.read_bytes() for path in run.glob("*/*")} == before
 
@@ -167,7 +168,7 @@ def test_one_dropped_edit_and_its_mask(run: Path, picture: Callable[..., Path]):
     with pytest.raises(InputError, match=r"paint_mask\.png: lies there without an edit"):
         folder.sources()
     picture("x.png").rename(place / "edit.png")
-    (edit,) = folder.sources().edits
+    (edit,) = run_sources(folder).edits
     assert (edit.picture, edit.mask) == (place / "edit.png", place / "paint_mask.png")
     picture("x.jpg").rename(place / "edit.jpg")
     with pytest.raises(InputError, match="only one"):

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pmv.camera import Camera
 from pmv.errors import InputError
-from pmv.losses import masked_l2
-from pmv.optimise import ramped_rate, render_views
-from stages import coarse, latent, tune
-from stages.context import Context
+from pmv.fitting.losses import masked_l2
+from pmv.fitting.optimise import ramped_rate, render_views
+from pmv.geometry.camera import Camera
+from pmv.pipeline.context import Context
+from pmv.stages import coarse, latent, tune
 
 Pivot = tuple[torch.Tensor, dict[str, torch.Tensor]]
 

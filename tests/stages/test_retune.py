@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
-from pmv.losses import masked_l2
-from pmv.optimise import render_views
-from pmv.warping import inverse_warp
-from stages import coarse, retune, tune
-from stages.context import Context
+from pmv.fitting.losses import masked_l2
+from pmv.fitting.optimise import render_views
+from pmv.geometry.camera import Camera
+from pmv.geometry.warping import inverse_warp
+from pmv.pipeline.context import Context
+from pmv.stages import coarse, retune, tune
 
 SIZE = 32
 VIEWS = coarse.CoarseConfig(views=6, rings=1, around=2)

@@ -329,8 +329,8 @@ def _sample_expression(rng: np.random.Generator) -> dict[str, float]:
     return values
 
 
-# Along which scanned faces turn male, African, Asian in MakeHuman's sense: unit vectors over the first modes, from a ridge
-# fit of the modes to the displacements of MakeHuman's macro targets on the face, rotations, shifts and scale left out.
+# Along which scanned faces turn male, African, Asian in MakeHuman's sense: unit vectors over the first modes, from a
+# ridge fit of the modes to the displacements of the face by MakeHuman's macro targets, similarities left out.
 _SCAN_DIRECTIONS = np.array(
     [
         [-0.50, 0.06, -0.05, -0.16, -0.16, -0.26, 0.55, -0.12, 0.47, 0.00, -0.17, 0.00, 0.17, -0.02, 0.04, 0.01],

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import splu
 from scipy.spatial import KDTree
 
-from training.heads.meshes import adjacency, vertex_normals
-from training.heads.scans import EYEBALLS, LOWER_TEETH, MULTI_PIE, UPPER_TEETH, ScanModel
+from pmv.training.heads.meshes import adjacency, vertex_normals
+from pmv.training.heads.scans import EYEBALLS, LOWER_TEETH, MULTI_PIE, UPPER_TEETH, ScanModel
 
 # MakeHuman's body vertices at Multi-PIE's numbered landmarks, left half and middle line.
 _LANDMARK_VERTICES = {
@@ -230,9 +230,7 @@ def register(head: HeadMesh, scans: ScanModel, mirror: NDArray) -> CarriedModes:
     smooth = solver.solve(np.ascontiguousarray(right)).reshape(len(skin), len(modes), 3).transpose(1, 0, 2)
 
     mean_all, modes_all = _beyond_skin(head, skin, displacement, smooth, neutral, modes)
-    return CarriedModes(
-        mean_all.astype(np.float32), modes_all.astype(np.float16), matched, distance.astype(np.float32)
-    )
+    return CarriedModes(mean_all.astype(np.float32), modes_all.astype(np.float16), matched, distance.astype(np.float32))
 
 
 def _laplacian(quads: NDArray, count: int) -> sp.csr_matrix:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmv.errors import AssetsError
-from training.heads.formats import read_obj, read_obj_vertices
-from training.heads.parameters import SCAN_MODES
+from pmv.training.heads.formats import read_obj, read_obj_vertices
+from pmv.training.heads.parameters import SCAN_MODES
 
 _NEUTRAL = "generic_neutral_mesh.obj"
 _COMPACT = "ict_identity_fp16.npz"

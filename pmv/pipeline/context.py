@@ -1,0 +1,75 @@
+"""What a stage gets besides its inputs and its config. A stage touches the disk through nothing else."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Progress(Protocol):
+    """The part of a tqdm bar that stages use."""
+
+    def update(self, n: int = 1) -> Any: ...
+
+    def set_postfix(self, **losses: Any) -> Any: ...
+
+    def __enter__(self) -> "Progress": ...
+
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> Any: ...
+
+
+class _Silent:
+    """A progress bar that shows nothing."""
+
+    def update(self, n: int = 1) -> None:
+        pass
+
+    def set_postfix(self, **losses: Any) -> None:
+        pass
+
+    def __enter__(self) -> "_Silent":
+        return self
+
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
+        pass
+
+
+def silent_progress(total: int, description: str) -> Progress:
+    """A progress factory that shows nothing: what tests and library callers use."""
+    return _Silent()
+
+
+def _ignore(*args: Any, **kwargs: Any) -> None:
+    """The default of every hook that shows or saves something: nothing is shown or saved."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """The surroundings of one stage's run.
+
+    Args:
+        generator: the pretrained generator (see `pmv.generators`). A stage never changes it: it deep-copies before
+            tuning.
+        device: where the stage computes; its inputs already live there.
+        rng: CPU random generator, seeded from (run seed, stage name), so that a stage run alone draws the same numbers.
+        perceptual: ``perceptual(a, b, mask=None) -> [N]`` distance of images ``[N,3,H,W]`` in [-1,1], see
+            `pmv.fitting.perceptual`.
+        progress: ``progress(total, description)`` returns a tqdm-like bar.
+        preview: ``preview(name, image)``: image ``[N,3,H,W]`` in [-1,1] or mask ``[N,1,H,W]`` in [0,1]; N > 1 is tiled.
+        video: ``video(name, frames, fps)``: frames uint8 ``[T,H,W,3]``.
+        mesh: ``mesh(name, vertices, faces, colours)``: ``[V,3]`` float, ``[F,3]`` int, ``[V,3]`` uint8 or None.
+        record: ``record(**floats)`` appends a row of numbers (losses) to the stage's ``stage.json``.
+    """
+
+    generator: Any
+    device: torch.device
+    rng: torch.Generator
+    perceptual: Callable[..., Tensor]
+    progress: Callable[[int, str], Progress] = silent_progress
+    preview: Callable[[str, Tensor], None] = _ignore
+    video: Callable[[str, np.ndarray, int], None] = _ignore
+    mesh: Callable[..., None] = _ignore
+    record: Callable[..., None] = _ignore
