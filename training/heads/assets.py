@@ -104,15 +104,17 @@ class ScanShapes:
     Attributes:
         mean: float32 [B,3] (or [0,3]) from `shape.average_weights`' head to the scans' mean, decimetres.
         modes: float16 [M,B,3] (or [0,0,3]) displacement of one standard deviation of each mode, decimetres.
+        rotation: float32 [3,3] from the scans' own axes.
     """
 
     mean: NDArray
     modes: NDArray
+    rotation: NDArray
 
     @classmethod
     def none(cls) -> "ScanShapes":
         """No scans."""
-        return cls(np.zeros((0, 3), np.float32), np.zeros((0, 0, 3), np.float16))
+        return cls(np.zeros((0, 3), np.float32), np.zeros((0, 0, 3), np.float16), np.eye(3, dtype=np.float32))
 
     def __bool__(self) -> bool:
         return len(self.modes) > 0
@@ -131,7 +133,8 @@ class HeadAssets:
         flipped: int [B] the vertex at the mirrored place of each vertex.
         skin_flipped: int [S] the same for fine skin vertices.
         eye_cubes: int [2,8] vertices around the left and right eyeball.
-        mouth_seam: int [6] vertices between the lips.
+        mouth_seam: int [6] vertices between the lips. landmarks: int [3] the chin's lower front, the
+            upper lip's lower edge, the lower lip's upper edge, on the middle line.
         targets, skin, eyes, teeth, tongue, scans: see their classes.
         lashes, hairstyles: by MakeHuman name.
         eye_texture: uint8 [256,256,3].
@@ -142,6 +145,7 @@ class HeadAssets:
     skin_flipped: NDArray
     eye_cubes: NDArray
     mouth_seam: NDArray
+    landmarks: NDArray
     targets: Targets
     skin: Skin
     eyes: FittedPart

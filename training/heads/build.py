@@ -98,22 +98,29 @@ class Head:
 
 
 @dataclass(frozen=True)
-class _Alignment:
-    """Into EG3D's space: world = (body − origin) · scale."""
+class Alignment:
+    """Into EG3D's space: world = (body − origin) · scale; called with points [...,3], gives them there."""
 
     origin: NDArray
     scale: float
 
     @classmethod
-    def of(cls, body: NDArray, assets: HeadAssets, size: float) -> "_Alignment":
-        left, right = body[assets.eye_cubes].mean(1)
-        middle = (left + right) / 2
-        eye_distance = np.linalg.norm(left - right)
-        mouth_distance = middle[1] - body[assets.mouth_seam][:, 1].mean()
+    def of(cls, body: NDArray, assets: HeadAssets, size: float) -> "Alignment":
+        return cls.of_points(body[assets.eye_cubes].mean(1), body[assets.mouth_seam].mean(0), size)
+
+    @classmethod
+    def of_points(cls, eyes: NDArray, mouth: NDArray, size: float) -> "Alignment":
+        """By the eyeballs' centres [2,3] and the middle of the lips' seam [3]."""
+        middle = eyes.mean(0)
+        eye_distance = np.linalg.norm(eyes[0] - eyes[1])
+        mouth_distance = middle[1] - mouth[1]
         # FFHQ aligns by the distances between the eyes and from the eyes to the mouth; the numbers put the eyes of the
         # frontal EG3D camera near pixels (97,118) and (159,118) of 256
         scale = size * 0.224 * 0.614 / ((eye_distance + 0.9 * mouth_distance) / 2)
         return cls(np.array([0.0, middle[1] - 0.024 / scale, middle[2] - 0.155 / scale]), float(scale))
+
+    def __call__(self, points: NDArray) -> NDArray:
+        return (points - self.origin) * self.scale
 
     def part(
         self,
@@ -127,7 +134,7 @@ class _Alignment:
         fur: float = 0.0,
     ) -> Part:
         tangent = np.zeros_like(positions) if tangent is None else tangent
-        world = ((positions - self.origin) * self.scale).astype(np.float32)
+        world = self(positions).astype(np.float32)
         others = (np.ascontiguousarray(a, np.float32) for a in (normals, rest, extra, tangent))
         return Part(name, world, *others, triangles=triangles, fur=fur * self.scale)
 
@@ -139,7 +146,7 @@ def _collar_cover(rest: NDArray, collar: float) -> NDArray:
     return np.clip((height - rest[:, 1]) / 0.05, 0, 1)
 
 
-def _skin_parts(assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: _Alignment) -> list[Part]:
+def _skin_parts(assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: Alignment) -> list[Part]:
     skin = assets.skin
     positions = skin.subdivide(body)
     cover = _collar_cover(skin.rest, parameters["cloth/collar"])
@@ -183,7 +190,7 @@ def _squeezed(positions: NDArray) -> NDArray:
 
 
 def _hair_part(
-    style: Hairstyle, assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: _Alignment
+    style: Hairstyle, assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: Alignment
 ) -> Part:
     flip = np.array([-1.0 if parameters["hair/mirrored"] < 0 else 1.0, 1.0, 1.0])
     # a mirrored style is fitted to the mirrored body and mirrored back, so that it still sits on a lopsided head
@@ -213,7 +220,7 @@ def _hair_part(
     return replace(part, positions=_squeezed(part.positions))
 
 
-def _eye_part(assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: _Alignment) -> Part:
+def _eye_part(assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: Alignment) -> Part:
     eyes = assets.eyes
     positions = eyes.binding.fit(body)
     right, down = parameters["gaze/right"], parameters["gaze/down"]
@@ -227,13 +234,13 @@ def _eye_part(assets: HeadAssets, parameters: HeadParameters, body: NDArray, ali
     return _fitted("eyes", eyes, positions, alignment)
 
 
-def _fitted(name: str, part: FittedPart, positions: NDArray, alignment: _Alignment) -> Part:
+def _fitted(name: str, part: FittedPart, positions: NDArray, alignment: Alignment) -> Part:
     normals = vertex_normals(positions, part.quads)
     source = part.source
     return alignment.part(name, positions[source], normals[source], part.rest, part.extra, part.triangles)
 
 
-def _body(assets: HeadAssets, parameters: HeadParameters) -> NDArray:
+def body_of(assets: HeadAssets, parameters: HeadParameters) -> NDArray:
     """The morphed body [B,3]: MakeHuman's targets and, where the assets hold scans, `scan/share` of a scanned face."""
     scanned = parameters["scan/share"] if assets.scans else 0.0
     body = assets.targets.morph(assets.base, target_weights(parameters, scanned))
@@ -245,8 +252,8 @@ def _body(assets: HeadAssets, parameters: HeadParameters) -> NDArray:
 
 def build_head(assets: HeadAssets, parameters: HeadParameters) -> Head:
     """The head of a parameter vector: plain arrays, the same for the same input, drawn by `HeadRenderer`."""
-    body = _body(assets, parameters)
-    alignment = _Alignment.of(body, assets, parameters["macro/size"])
+    body = body_of(assets, parameters)
+    alignment = Alignment.of(body, assets, parameters["macro/size"])
     parts = _skin_parts(assets, parameters, body, alignment)
     parts.append(_eye_part(assets, parameters, body, alignment))
     lashes = assets.lashes[LASHES[0] if parameters["makeup/lashes"] < 0.5 else LASHES[1]]

@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 _BODY_COUNT = 13380  # body vertices come first; helpers, which eyes, lashes and hair hang on, follow
 _LEFT_EYE_CUBE, _RIGHT_EYE_CUBE = 13606, 13614  # eight vertices each; their mean is the eyeball's centre
+_LANDMARKS = np.array([5225, 474, 493])
 _MOUTH_SEAM = np.array([0.0, 6.61, 1.62])
 
 
@@ -181,6 +182,7 @@ def _compile_scans(
         quads=renumber[body.quads[chosen]],
         groups={name: group(members) for name, members in _HELPER_GROUPS.items()},
         number=renumber,
+        eye_cubes=assets.eye_cubes,
         mouth_seam=assets.mouth_seam,
     )
     carried = register(mesh, read_scans(folder), assets.flipped)
@@ -189,7 +191,7 @@ def _compile_scans(
         "scans carried: %.0f %% of the skin matched, %.1f and %.1f tenths of a millimetre off (median, 95 %%)",
         100 * carried.matched.mean(), *ends,
     )  # fmt: skip
-    return ScanShapes(carried.mean, carried.modes)
+    return ScanShapes(carried.mean, carried.modes, carried.rotation)
 
 
 def compile_assets(folder: Path, scans: str | Path | None) -> HeadAssets:
@@ -250,6 +252,7 @@ def compile_assets(folder: Path, scans: str | Path | None) -> HeadAssets:
         skin_flipped=_mirrored(skin.rest).astype(np.int32),
         eye_cubes=renumber[cubes].astype(np.int32),
         mouth_seam=renumber[seam].astype(np.int32),
+        landmarks=renumber[_LANDMARKS].astype(np.int32),
         targets=_quantised_targets(folder, kept),
         skin=skin,
         eyes=fitted(_compile_eyes(*eyes)),

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import splu
 from scipy.spatial import KDTree
 
-from pmv.training.heads.meshes import adjacency, vertex_normals
+from pmv.training.heads.meshes import adjacency, triangulate, vertex_normals
 from pmv.training.heads.scans import EYEBALLS, LOWER_TEETH, MULTI_PIE, UPPER_TEETH, ScanModel
 
 # MakeHuman's body vertices at Multi-PIE's numbered landmarks, left half and middle line.
 _LANDMARK_VERTICES = {
     8: 5225, 27: 133, 30: 297, 33: 343, 42: 11486, 43: 11483, 44: 11466, 45: 6805, 46: 11478, 47: 11480, 54: 7185,
+    62: 474, 66: 493,
 }  # fmt: skip
 # And where lips are painted: points (x,y) of the front of the base mesh, decimetres.
 _LANDMARK_PLACES = {
@@ -40,12 +41,14 @@ class CarriedModes:
         mean: float32 [B,3] from the reference head to the scans' mean, decimetres.
         modes: float16 [M,B,3] displacement of one standard deviation of each mode, decimetres.
         matched: bool [C] which vertices of the skin have a point of their own on the scans.
+        rotation: float32 [3,3] that turns the scans' axes into the head's (a nod: the two hold the head differently).
         distance: float32 [C] how far the fitted skin ends from the scans' surface, decimetres (matched ones).
     """
 
     mean: NDArray
     modes: NDArray
     matched: NDArray
+    rotation: NDArray
     distance: NDArray
 
 
@@ -59,6 +62,7 @@ class HeadMesh:
         quads: int [F,4] the unsubdivided skin.
         groups: name of a helper group → its vertices (left-eye, right-eye, upper-teeth, lower-teeth).
         number: body vertex of MakeHuman's OBJ → vertex here.
+        eye_cubes: [2,8] vertices around the middle of the left and right eyeball.
         mouth_seam: vertices between the lips.
     """
 
@@ -67,6 +71,7 @@ class HeadMesh:
     quads: NDArray
     groups: dict[str, NDArray]
     number: NDArray
+    eye_cubes: NDArray
     mouth_seam: NDArray
 
 
@@ -81,10 +86,9 @@ def _similarity(source: NDArray, target: NDArray) -> tuple[float, NDArray, NDArr
     return scale, rotation, target.mean(0) - scale * source.mean(0) @ rotation.T
 
 
-def _front_point(base: NDArray, quads: NDArray, x: float, y: float) -> tuple[NDArray, NDArray]:
-    """Corners [3] and weights [3] of the foremost surface point at (x,y)."""
-    triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
-    a, b, c = (base[triangles[:, k]] for k in range(3))
+def front_point(vertices: NDArray, triangles: NDArray, x: float, y: float) -> tuple[NDArray, NDArray]:
+    """Corners [3] and weights [3] of the point at (x,y) of a surface [V,3], [T,3] with the largest z."""
+    a, b, c = (vertices[triangles[:, k]] for k in range(3))
     e, f = (b - a)[:, :2], (c - a)[:, :2]
     determinant = e[:, 0] * f[:, 1] - e[:, 1] * f[:, 0]
     determinant = np.where(np.abs(determinant) < 1e-12, 1e-12, determinant)
@@ -100,12 +104,13 @@ def _front_point(base: NDArray, quads: NDArray, x: float, y: float) -> tuple[NDA
 def _landmarks(head: HeadMesh, scans: ScanModel, mirror: NDArray) -> tuple[sp.csr_matrix, NDArray]:
     """Rows that pick the landmarks of the head, [L,B], and the scans' landmarks [L,3], both halves."""
     rows: list[tuple[NDArray, NDArray]] = []
+    triangles = triangulate(head.quads)
     targets = []
     for number, vertex in MULTI_PIE.items():
         if number in _LANDMARK_VERTICES:
             corners, weights = head.number[[_LANDMARK_VERTICES[number]]], np.ones(1)
         elif number in _LANDMARK_PLACES:
-            corners, weights = _front_point(head.base, head.quads, *_LANDMARK_PLACES[number])
+            corners, weights = front_point(head.base, triangles, *_LANDMARK_PLACES[number])
         else:
             continue
         rows.append((corners, weights))
@@ -131,6 +136,14 @@ def _ear_points(scan: NDArray) -> list[NDArray]:
         ear = ear[(sign * ear[:, 0] > 7.9) & (ear[:, 1] > -3) & (ear[:, 1] < 5) & (ear[:, 2] > -3) & (ear[:, 2] < 4)]
         points.append(np.stack([ear[ear[:, 1].argmax()], ear[ear[:, 2].argmin()], ear[ear[:, 1].argmin()]]))
     return points
+
+
+def sphere(points: NDArray) -> tuple[NDArray, float]:
+    """Centre [3] and radius of the sphere that lies nearest to points [P,3] (linear least squares)."""
+    known = np.column_stack([2 * points, np.ones(len(points))])
+    solution = np.linalg.lstsq(known, (points**2).sum(1), rcond=None)[0]
+    centre = solution[:3]
+    return centre, float(np.sqrt(solution[3] + centre @ centre))
 
 
 def _in_ear(base: NDArray) -> NDArray:
@@ -225,12 +238,18 @@ def register(head: HeadMesh, scans: ScanModel, mirror: NDArray) -> CarriedModes:
         scan_ear[11248:] = False
         carried[:, ear] = _affine(neutral[scan_ear], modes[:, scan_ear], fitted[ear])
     known = np.where(in_ear, 0.5, weight * matched)
-    solver = splu(sp.csc_matrix(0.02 * stiff + sp.diags(known) + shoulders))
+    solver = splu(sp.csc_matrix(0.006 * stiff + sp.diags(known) + shoulders))
     right = (known[:, None] * carried).transpose(1, 0, 2).reshape(len(skin), -1)
     smooth = solver.solve(np.ascontiguousarray(right)).reshape(len(skin), len(modes), 3).transpose(1, 0, 2)
 
     mean_all, modes_all = _beyond_skin(head, skin, displacement, smooth, neutral, modes)
-    return CarriedModes(mean_all.astype(np.float32), modes_all.astype(np.float16), matched, distance.astype(np.float32))
+    return CarriedModes(
+        mean_all.astype(np.float32),
+        modes_all.astype(np.float16),
+        matched,
+        rotation.astype(np.float32),
+        distance.astype(np.float32),
+    )
 
 
 def _laplacian(quads: NDArray, count: int) -> sp.csr_matrix:
@@ -253,11 +272,12 @@ def _beyond_skin(
     mean = spread @ displacement
     moved = np.stack([spread @ mode for mode in smooth])
     mean[skin], moved[:, skin] = displacement, smooth
-    for name, part in (("left-eye", EYEBALLS[0]), ("right-eye", EYEBALLS[1])):
+    for name, cube, part in zip(("left-eye", "right-eye"), head.eye_cubes, EYEBALLS):
         group = head.groups[name]
         there, here = neutral[part], head.reference[group]
-        size = np.ptp(there[:, 0]) / np.ptp(here[:, 0])
-        goal = there.mean(0) + size * (here - (here.max(0) + here.min(0)) / 2)
+        centre, radius = sphere(there)
+        size = 2 * radius / np.ptp(here[:, 0])
+        goal = centre + size * (here - head.reference[cube].mean(0))
         mean[group] = goal - here
         moved[:, group] = _scaled(there, modes[:, part], goal)
     for name, part in (("upper-teeth", UPPER_TEETH), ("lower-teeth", LOWER_TEETH)):

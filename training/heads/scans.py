@@ -20,8 +20,8 @@ _COMPACT = "ict_identity_fp16.npz"
 _VERTICES = 26719
 FACE, HEAD, MOUTH_SOCKET = slice(0, 9409), slice(9409, 11248), slice(11248, 13294)
 UPPER_TEETH, LOWER_TEETH = slice(17039, 19247), slice(19247, 21451)
-EYEBALLS = (slice(21451, 23021), slice(23021, 24591))
-"""Left (+x) and right."""
+EYEBALLS = (slice(21451, 22221), slice(23021, 23791))
+"""White of the left (+x) and the right eye."""
 _FACE_QUADS, _HEAD_QUADS, _INNER_QUADS = slice(0, 9230), slice(9230, 11144), slice(11144, 14034)
 
 # Points of the Multi-PIE markup (by its numbers) on the left half and the middle line, as vertices.

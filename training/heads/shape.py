@@ -26,7 +26,7 @@ _EYE_OPENING = {
     "shape/eyes-height3-incr": 0.25,
     "shape/eyes-scale-incr": 0.30,
 }
-_KEPT_MACRO, _KEPT_DETAIL = 0.45, 0.25
+_KEPT_MACRO, _KEPT_DETAIL = 0.3, 0.12
 _BROWS_UP = ("eyebrows-left-up", "eyebrows-right-up")
 _BROWS_DOWN = ("eyebrows-left-down", "eyebrows-right-down")
 
