@@ -132,18 +132,35 @@ def _trim(look: HairLook, length: float) -> float:
     return shortest + (longest - shortest) * length
 
 
-def light(parameters: HeadParameters) -> dict[str, NDArray]:
-    """Uniforms of the light: a key light with shadows, a sky, the ground and a side fill."""
+def _temperature(warmth: float) -> NDArray:
+    """White [3] turned towards orange (positive) or blue (negative) without a change of its green."""
+    return np.array([1 + warmth, 1.0, 1 - warmth])
+
+
+def _direction(azimuth: float, elevation: float) -> NDArray:
+    return np.array([np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)])
+
+
+def light(parameters: HeadParameters) -> dict[str, NDArray | float]:
+    """Uniforms of the light: a key light with soft shadows, a second one without, a sky, the ground, fill from a side,
+    and what the camera makes of it. `lighting/shine` is how wet or oily skin is: highlights do not move with the camera
+    in training (a radiance field could not hold them), they lie where a camera in front would see them."""
     azimuth, elevation = parameters["light/azimuth"], parameters["light/elevation"]
     warmth, ambient = parameters["light/warmth"], parameters["light/ambient"]
-    key = parameters["light/strength"] * np.array([1 + warmth, 1.0, 1 - warmth])
+    key = parameters["light/strength"] * _temperature(warmth)
+    tint = np.array([-0.5, 1.0, -0.5]) * parameters["lighting/tint"]
+    second = parameters["lighting/second-strength"] * (_temperature(parameters["lighting/second-warmth"]) + tint)
+    around = ambient * (_temperature(parameters["lighting/ambient-warmth"]) + tint)
     return {
-        "key_direction": np.array(
-            [np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)]
-        ),
-        "key_colour": key,
-        "sky": np.array([0.95, 1.0, 1.08]) * ambient * (1 - 0.5 * np.array([-warmth, 0, warmth])),
-        "ground": np.array([1.05, 1.0, 0.92]) * ambient * 0.43,
+        "key_direction": _direction(azimuth, elevation),
+        "key_colour": key + parameters["light/strength"] * tint,
+        "second_direction": _direction(parameters["lighting/second-azimuth"], 0.35),
+        "second_colour": second,
+        "shadow_reach": 0.003 + 0.032 * parameters["lighting/softness"],
+        "exposure": 2.0 ** parameters["lighting/exposure"],
+        "shine": 2.0 * parameters["lighting/shine"],
+        "sky": np.array([0.97, 1.0, 1.04]) * around,
+        "ground": np.array([1.05, 1.0, 0.92]) * around * 0.43,
         "fill_x": np.full(3, parameters["light/side"]),
         "fill_z": np.full(3, 0.12),
     }

@@ -71,7 +71,7 @@ class Head:
     coarse_skin: NDArray
     bake_skin: NDArray
     material: dict[str, NDArray | float]
-    light: dict[str, NDArray]
+    light: dict[str, NDArray | float]
     pole: NDArray
     scale: float
     eye_texture: NDArray

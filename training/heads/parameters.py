@@ -182,14 +182,24 @@ def _entries() -> list[Entry]:
         Entry("cloth/red", "cloth", 0.0, 0.05, -0.15, 0.15),
         Entry("cloth/blue", "cloth", 0.02, 0.05, -0.13, 0.17),
         Entry("cloth/collar", "cloth", 5.55, 0.115, 5.2, 5.8),
-        Entry("light/azimuth", "light", 0.0, 0.55, -1.1, 1.1),
-        Entry("light/elevation", "light", 0.5, 0.22, 0.05, 0.9),
-        Entry("light/strength", "light", 1.35, 0.22, 0.8, 2.0),
-        Entry("light/warmth", "light", 0.0, 0.04, -0.12, 0.12),
-        Entry("light/ambient", "light", 0.75, 0.10, 0.5, 1.0),
+        Entry("light/azimuth", "light", 0.0, 0.72, -2.0, 2.0),
+        Entry("light/elevation", "light", 0.5, 0.30, -0.25, 1.25),
+        Entry("light/strength", "light", 1.20, 0.42, 0.2, 2.4),
+        Entry("light/warmth", "light", 0.0, 0.08, -0.25, 0.25),
+        Entry("light/ambient", "light", 0.75, 0.19, 0.3, 1.3),
         Entry("light/side", "light", 0.0, 0.10, -0.25, 0.25),
     ]
     # Appended in version 3: what came before keeps its place in z.
+    rows += [
+        Entry("lighting/softness", "lighting", 0.45, 0.28, 0.0, 1.0),
+        Entry("lighting/second-strength", "lighting", 0.22, 0.36, 0.0, 1.6),
+        Entry("lighting/second-azimuth", "lighting", 0.0, 1.8, -3.1416, 3.1416),
+        Entry("lighting/second-warmth", "lighting", 0.0, 0.10, -0.35, 0.35),
+        Entry("lighting/ambient-warmth", "lighting", 0.0, 0.06, -0.2, 0.2),
+        Entry("lighting/tint", "lighting", 0.0, 0.02, -0.06, 0.06),
+        Entry("lighting/exposure", "lighting", 0.0, 0.25, -0.8, 0.7),
+        Entry("lighting/shine", "lighting", 0.40, 0.24, 0.0, 1.2),
+    ]
     rows += [Entry("scan/share", "scan", 0.6, 0.49, 0.0, 1.0)]
     rows += [Entry(name, "scan", 0.0, 1.0, -3.0, 3.0) for name in SCAN_MODE_NAMES]
     return rows
@@ -197,6 +207,8 @@ def _entries() -> list[Entry]:
 
 ENTRIES = tuple(_entries())
 """The layout of z."""
+_LATER = ("lighting", "scan")
+"""Groups that version 3 appended."""
 
 
 @dataclass(frozen=True)
@@ -352,12 +364,28 @@ def _sample_scan(rng: np.random.Generator, male: float, african: float, asian: f
     return directions @ kinds + np.linalg.cholesky(rest) @ rng.standard_normal(SCAN_MODES)
 
 
+def _sample_light(rng: np.random.Generator) -> dict[str, float]:
+    """From a cloudy sky (all around, no key) to a lamp in the dark; one in five key lights comes from far to the side,
+    a few from behind."""
+    contrast, level = rng.beta(1.7, 1.7), rng.normal(1.0, 0.08)
+    return {
+        "light/azimuth": rng.uniform(-2.0, 2.0) if rng.random() < 0.2 else rng.uniform(-1.1, 1.1),
+        "light/strength": (0.35 + 1.7 * contrast) * level,
+        "light/ambient": (1.08 - 0.66 * contrast) * level,
+        "lighting/softness": rng.beta(1.2, 1.4),
+        "lighting/second-strength": rng.uniform(0.1, 1.2) if rng.random() < 0.35 else 0.0,
+        "lighting/second-azimuth": rng.uniform(-np.pi, np.pi),
+        "lighting/exposure": rng.normal(0.0, 0.25),
+        "lighting/shine": rng.gamma(2.8, 0.145),
+    }
+
+
 def sample_parameters(seed: int) -> HeadParameters:
     """A random plausible head; the same seed always gives the same head. Entries that real heads couple (sex and
     beard, age
     and grey hair, ancestry and colours) are drawn together; the rest are independent and normal."""
     rng = np.random.default_rng(seed)
-    values = {entry.name: rng.normal(entry.mean, entry.scale) for entry in ENTRIES if entry.group != "scan"}
+    values = {entry.name: rng.normal(entry.mean, entry.scale) for entry in ENTRIES if entry.group not in _LATER}
     male = bool(rng.random() < 0.5)
     african, asian, european = rng.dirichlet([0.45, 0.45, 0.45])
     old = float(np.clip((rng.random() - 0.45) / 0.55, 0, 1)) ** 1.5
@@ -394,11 +422,12 @@ def sample_parameters(seed: int) -> HeadParameters:
         "makeup/eyes-hue": rng.random(),
         "makeup/lashes": rng.uniform(0.15, 0.5) if male else rng.uniform(0.5, 1.0),
         "cloth/lightness": rng.uniform(0.05, 0.78),
-        "light/azimuth": rng.uniform(-1.0, 1.0),
     }
     later = np.random.default_rng([seed, 3])  # its own stream: what was drawn before version 3 stays as it was
+    values |= {entry.name: later.normal(entry.mean, entry.scale) for entry in ENTRIES if entry.group in _LATER}
     modes = _sample_scan(later, float(male), african, asian)
     values |= {name: float(mode) for name, mode in zip(SCAN_MODE_NAMES, modes)}
+    values |= _sample_light(later)
     values["scan/share"] = float(later.random() < 0.64 and child == 0)
     parameters = HeadParameters.from_values({name: float(value) for name, value in values.items()})
     return HeadParameters.from_values({name: parameters[name] for name in parameters.names})  # within the ranges

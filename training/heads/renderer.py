@@ -227,7 +227,7 @@ class HeadRenderer:
         screen = _source("screen.vert")
         tiles = dict(DIRECTIONS=len(self._directions), TILE_SIZE=_TILE_SIZE, TILE_COLUMNS=_TILE_COLUMNS)
         return {
-            "surface": make(surface, _source("common.glsl", "surface.frag", SHADOW_SIZE=float(_SHADOW_SIZE))),
+            "surface": make(surface, _source("common.glsl", "surface.frag", SHADOW_REACH=_REACH)),
             "depth": make(surface, _source("common.glsl", "depth.frag")),
             "cap": make(surface, _source("cap.frag")),
             "bake": make(_source("bake.vert"), _source("common.glsl", "bake.frag")),
