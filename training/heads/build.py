@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pmv.training.heads.appearance import HAIR_LOOKS, light, material
 from pmv.training.heads.assets import LASHES, FittedPart, HeadAssets
-from pmv.training.heads.hairstyles import SKULL_CENTRE, Hairstyle
+from pmv.training.heads.hairstyles import CROWN, SKULL_CENTRE, Hairstyle, scalp_distance
 from pmv.training.heads.meshes import normalise, vertex_normals
 from pmv.training.heads.parameters import SCAN_MODE_NAMES, HeadParameters
 from pmv.training.heads.shape import target_weights
@@ -16,6 +16,7 @@ _REST_EYE_MIDDLE = np.array([0.0, 7.284, 1.245])
 _UNSEEN_DISTANCE = 0.4  # what a bald scalp counts as its distance to the hair, decimetres
 _BEARD_BOX = (np.array([-1.15, 5.85, 0.1]), np.array([1.15, 7.15, 2.2]))  # rest positions that can carry a beard
 _FULL_BEARD = 0.20  # decimetres
+_SHAVEN = 0.3  # hair/length of style `none` up to which no hair stands off the scalp
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,25 @@ def _skin_parts(assets: HeadAssets, parameters: HeadParameters, body: NDArray, a
         triangles = skin.coarse_triangles[inside[skin.coarse_triangles].all(1)]
         fur = _FULL_BEARD * parameters["face_hair/beard-length"]
         parts.append(alignment.part("beard", *drawn, triangles, atlas, fur))
+    if parameters.hairstyle == "none" and parameters["hair/length"] > _SHAVEN:
+        parts.append(_cropped_hair(assets, parameters, positions, normals, alignment))
     return parts
+
+
+def _cropped_hair(
+    assets: HeadAssets, parameters: HeadParameters, positions: NDArray, normals: NDArray, alignment: Alignment
+) -> Part:
+    """Hair of millimetres, or an afro's, as shells on the scalp itself."""
+    skin = assets.skin
+    rest = skin.rest[skin.source]
+    inside = scalp_distance(rest)
+    triangles = skin.coarse_triangles[(inside[skin.coarse_triangles] > -0.05).any(1)]
+    grown = (parameters["hair/length"] - _SHAVEN) / (1 - _SHAVEN)
+    fur = 0.02 + 0.08 * grown + 0.24 * parameters["locks/curl"] * grown * parameters["hair/volume"]
+    # thinner towards its border, as a barber leaves it: shells cannot be lower there, but strands can be fewer
+    extra = np.stack([np.zeros_like(inside), np.zeros_like(inside), np.maximum(inside, 0), np.ones_like(inside)], 1)
+    drawn = (positions[skin.source], normals[skin.source], rest, extra)
+    return alignment.part("hair", *drawn, triangles, normalise(rest - SKULL_CENTRE - CROWN), fur)
 
 
 def _squeezed(positions: NDArray) -> NDArray:
@@ -202,7 +221,7 @@ def _hair_part(
     skull = SKULL_CENTRE + worn_by[assets.eye_cubes].mean((0, 1)) - _REST_EYE_MIDDLE
     inward = (normals * (positions - skull)).sum(1) < 0
     normals[inward] *= -1
-    positions = positions + normals * (0.05 * parameters["hair/volume"])
+    positions = positions + normals * (0.08 * parameters["hair/volume"])
     look = HAIR_LOOKS[parameters.hairstyle]
     # the sign tells polar strands from straight ones, the size the gap to the skin (both constant or smooth on an
     # island)
@@ -269,7 +288,7 @@ def build_head(assets: HeadAssets, parameters: HeadParameters) -> Head:
         bake_skin=assets.skin.bake_triangles,
         material=material(parameters),
         light=light(parameters),
-        pole=np.array([0.0, 1.0, 0.0]) if style is None else style.pole,
+        pole=CROWN if style is None else style.pole,
         scale=alignment.scale,
         eye_texture=assets.eye_texture,
     )

@@ -200,6 +200,15 @@ def _entries() -> list[Entry]:
         Entry("lighting/exposure", "lighting", 0.0, 0.25, -0.8, 0.7),
         Entry("lighting/shine", "lighting", 0.40, 0.24, 0.0, 1.2),
     ]
+    rows += [
+        Entry("locks/fringe", "locks", 0.5, 0.28, 0.0, 1.0),
+        Entry("locks/wave", "locks", 0.30, 0.28, 0.0, 1.0),
+        Entry("locks/curl", "locks", 0.12, 0.26, 0.0, 1.0),
+        Entry("locks/receding", "locks", 0.10, 0.20, 0.0, 1.0),
+        Entry("locks/dye", "locks", 0.04, 0.17, 0.0, 1.0),
+        Entry("locks/dye-hue", "locks", 0.5, 0.30, 0.0, 1.0),
+        Entry("locks/gloss", "locks", 0.8, 0.32, 0.1, 1.6),
+    ]
     rows += [Entry("scan/share", "scan", 0.6, 0.49, 0.0, 1.0)]
     rows += [Entry(name, "scan", 0.0, 1.0, -3.0, 3.0) for name in SCAN_MODE_NAMES]
     return rows
@@ -207,7 +216,7 @@ def _entries() -> list[Entry]:
 
 ENTRIES = tuple(_entries())
 """The layout of z."""
-_LATER = ("lighting", "scan")
+_LATER = ("lighting", "locks", "scan")
 """Groups that version 3 appended."""
 
 
@@ -364,6 +373,21 @@ def _sample_scan(rng: np.random.Generator, male: float, african: float, asian: f
     return directions @ kinds + np.linalg.cholesky(rest) @ rng.standard_normal(SCAN_MODES)
 
 
+def _sample_locks(
+    rng: np.random.Generator, male: bool, african: float, old: float, child: float
+) -> dict[str, float]:
+    balding = male and child == 0 and rng.random() < 0.25 + 0.5 * old
+    dyed = child == 0 and rng.random() < (0.03 if male else 0.10)
+    return {
+        "locks/fringe": rng.random(),
+        "locks/wave": rng.beta(1.0, 2.2),
+        "locks/curl": rng.uniform(0.5, 1.0) if rng.random() < 0.04 + 0.6 * african**2 else 0.0,
+        "locks/receding": rng.beta(1.3, 1.6) if balding else 0.0,
+        "locks/dye": rng.uniform(0.4, 1.0) if dyed else 0.0,
+        "locks/dye-hue": rng.random(),
+    }
+
+
 def _sample_light(rng: np.random.Generator) -> dict[str, float]:
     """From a cloudy sky (all around, no key) to a lamp in the dark; one in five key lights comes from far to the side,
     a few from behind."""
@@ -428,6 +452,7 @@ def sample_parameters(seed: int) -> HeadParameters:
     modes = _sample_scan(later, float(male), african, asian)
     values |= {name: float(mode) for name, mode in zip(SCAN_MODE_NAMES, modes)}
     values |= _sample_light(later)
+    values |= _sample_locks(later, male, african, old, child)
     values["scan/share"] = float(later.random() < 0.64 and child == 0)
     parameters = HeadParameters.from_values({name: float(value) for name, value in values.items()})
     return HeadParameters.from_values({name: parameters[name] for name in parameters.names})  # within the ranges

@@ -122,7 +122,7 @@ def _stretched(noise: NDArray, size: tuple[int, int]) -> NDArray:
 @cache
 def _strands() -> tuple[int, int, bytes]:
     """Width, height and bytes of the repeating strand texture: u across, v along the hair; channels: tone, thin
-    hairs, locks."""
+    hairs, locks, what sets a strand apart."""
     height, width = 256, 2048
     rng = np.random.default_rng(1)
 
@@ -130,8 +130,9 @@ def _strands() -> tuple[int, int, bytes]:
         drawn = _stretched(rng.random((rows, columns)), (height, width))
         return (drawn - drawn.mean()) / drawn.std() * 0.2 + 0.5
 
-    tone = 0.5 + 0.20 * (noise(8, 120) - 0.5) + 0.30 * (noise(14, 240) - 0.5) + 0.46 * (noise(20, 480) - 0.5)
-    channels = np.stack([tone, noise(16, 460), noise(8, 90), np.full((height, width), 0.5)], 2)
+    tone = 0.5 + 0.18 * (noise(8, 120) - 0.5) + 0.34 * (noise(12, 240) - 0.5) + 0.48 * (noise(12, 430) - 0.5)
+    tone += 0.30 * (noise(10, 760) - 0.5)
+    channels = np.stack([tone, noise(16, 460), noise(8, 90), noise(3, 410)], 2)
     return width, height, (np.clip(channels, 0, 1) * 255).astype(np.uint8).tobytes()
 
 

@@ -18,10 +18,10 @@ uniform int part;
 uniform int fringe;  // 0: the opaque core of hair, 1: its see-through rest, blended over the core
 uniform float specular;  // 0 leaves out everything that depends on the view
 uniform vec3 camera_position;
-uniform vec3 skin, hair, brows, whiskers, iris;
+uniform vec3 skin, brows, whiskers, iris;
 uniform float lash_length;
 uniform vec3 key_direction, key_colour, second_direction, second_colour, sky, ground, fill_x, fill_z;
-uniform float shadow_reach, exposure, shine;
+uniform float shadow_reach, exposure, shine, hair_gloss;
 
 layout(location = 0) out vec4 out_colour;
 layout(location = 1) out vec4 out_depth;
@@ -108,11 +108,11 @@ void main() {
         open *= mix(0.6, 1.0, v_shell);
         scatter = 0.0;
     } else {
-        float tone, drift;
-        opacity = hair_opacity(v_rest, v_extra, v_shell, tone, drift);
+        float tone, drift, own;
+        opacity = hair_opacity(v_rest, v_extra, v_shell, tone, drift, own);
         if (fringe == 0 ? opacity < 0.8 : (opacity >= 0.8 || opacity < 0.03)) discard;
         if (dot(n, to_camera) < 0.0 && !gl_FrontFacing) n = -n;
-        albedo = hair * (0.35 + 1.9 * tone * tone) * mix(0.55, 1.1, shells > 1 ? v_shell : 0.8);
+        albedo = hair_colour(v_rest, own) * (0.42 + 1.5 * tone * tone) * mix(0.5, 1.1, shells > 1 ? v_shell : 0.8);
         albedo *= 0.85 + 0.3 * drift;
         // two highlights of Kajiya and Kay's model, shifted along the strand (Marschner et al. 2003)
         vec3 strand = normalize(v_tangent + (tone - 0.5) * 1.3 * n);
@@ -120,7 +120,7 @@ void main() {
         vec3 halfway = normalize(key_direction + view);
         float first = dot(strand, halfway), second = dot(normalize(strand + n * 0.15), halfway);
         float sharp = pow(sqrt(max(0.0, 1.0 - first * first)), 60.0), wide = pow(sqrt(max(0.0, 1.0 - second * second)), 16.0);
-        sheen = (vec3(0.045) * sharp * specular + albedo * 0.9 * wide) * (1.0 - curly * 0.8) * (0.3 + tone);
+        sheen = (vec3(0.04) * sharp * hair_gloss + albedo * 0.9 * wide) * (1.0 - curly * 0.8) * (0.15 + 1.7 * tone * tone);
     }
     if (fringe == 0) opacity = 1.0;
 
