@@ -69,7 +69,7 @@ class HairLook:
 
 
 HAIR_LOOKS = {
-    "none": HairLook(0.0, 0.35, shells=10),
+    "none": HairLook(0.0, 0.35),
     "afro01": HairLook(0.15, 0.2, curly=1.0, shells=8),
     "bob01": HairLook(0.02, 0.13, trim=(6.35, 5.6), shells=3, fringe=True),
     "bob02": HairLook(0.02, 0.13, trim=(6.5, 5.7), shells=3, fringe=True),

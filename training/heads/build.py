@@ -16,6 +16,7 @@ _REST_EYE_MIDDLE = np.array([0.0, 7.284, 1.245])
 _UNSEEN_DISTANCE = 0.4  # what a bald scalp counts as its distance to the hair, decimetres
 _BEARD_BOX = (np.array([-1.15, 5.85, 0.1]), np.array([1.15, 7.15, 2.2]))  # rest positions that can carry a beard
 _FULL_BEARD = 0.20  # decimetres
+_OUTWARD = 0.056  # radians that the scans' eyes look outward of their eyeballs' middle, by their irises
 _SHAVEN = 0.3  # hair/length of style `none` up to which no hair stands off the scalp
 
 
@@ -30,6 +31,7 @@ class Part:
         extra: float32 [V,4] and tangent: float32 [V,3]: what the part's material wants (see shaders/).
         triangles: int32 [T,3].
         fur: height of the outermost shell along the normals, world units; 0 for a bare surface.
+        shells: layers that the fur is drawn in.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Part:
     tangent: NDArray
     triangles: NDArray
     fur: float = 0.0
+    shells: int = 1
 
 
 @dataclass(frozen=True)
@@ -133,11 +136,12 @@ class Alignment:
         triangles: NDArray,
         tangent: NDArray | None = None,
         fur: float = 0.0,
+        shells: int = 1,
     ) -> Part:
         tangent = np.zeros_like(positions) if tangent is None else tangent
         world = self(positions).astype(np.float32)
         others = (np.ascontiguousarray(a, np.float32) for a in (normals, rest, extra, tangent))
-        return Part(name, world, *others, triangles=triangles, fur=fur * self.scale)
+        return Part(name, world, *others, triangles=triangles, fur=fur * self.scale, shells=shells)
 
 
 def _collar_cover(rest: NDArray, collar: float) -> NDArray:
@@ -171,7 +175,7 @@ def _skin_parts(assets: HeadAssets, parameters: HeadParameters, body: NDArray, a
         # eight shells of the fine mesh would cost more than all the rest; the hairs hide the difference
         triangles = skin.coarse_triangles[inside[skin.coarse_triangles].all(1)]
         fur = _FULL_BEARD * parameters["face_hair/beard-length"]
-        parts.append(alignment.part("beard", *drawn, triangles, atlas, fur))
+        parts.append(alignment.part("beard", *drawn, triangles, atlas, fur, shells=8))
     if parameters.hairstyle == "none" and parameters["hair/length"] > _SHAVEN:
         parts.append(_cropped_hair(assets, parameters, positions, normals, alignment))
     return parts
@@ -190,7 +194,8 @@ def _cropped_hair(
     # thinner towards its border, as a barber leaves it: shells cannot be lower there, but strands can be fewer
     extra = np.stack([np.zeros_like(inside), np.zeros_like(inside), np.maximum(inside, 0), np.ones_like(inside)], 1)
     drawn = (positions[skin.source], normals[skin.source], rest, extra)
-    return alignment.part("hair", *drawn, triangles, normalise(rest - SKULL_CENTRE - CROWN), fur)
+    shells = int(np.clip(np.ceil(fur / 0.016), 4, 16))
+    return alignment.part("hair", *drawn, triangles, normalise(rest - SKULL_CENTRE - CROWN), fur, shells)
 
 
 def _squeezed(positions: NDArray) -> NDArray:
@@ -235,20 +240,27 @@ def _hair_part(
         style.triangles,
         style.tangent * flip,
         look.fur * (0.6 + 0.8 * parameters["hair/volume"]),
+        look.shells,
     )
     return replace(part, positions=_squeezed(part.positions))
+
+
+def _turn(angle: float) -> NDArray:
+    """Rotation [3,3] about the y axis, towards +x for positive angles."""
+    return np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
 
 
 def _eye_part(assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: Alignment) -> Part:
     eyes = assets.eyes
     positions = eyes.binding.fit(body)
     right, down = parameters["gaze/right"], parameters["gaze/down"]
-    turn = np.array([[np.cos(right), 0, np.sin(right)], [0, 1, 0], [-np.sin(right), 0, np.cos(right)]])
     nod = np.array([[1, 0, 0], [0, np.cos(down), -np.sin(down)], [0, np.sin(down), np.cos(down)]])
     centres = body[assets.eye_cubes].mean(1)
     middle = centres[:, 0].mean()
+    outward = _OUTWARD * (parameters["scan/share"] if assets.scans else 0.0)
     for centre in centres:
         side = (positions[:, 0] > middle) == (centre[0] > middle)
+        turn = _turn(right + (outward if centre[0] > middle else -outward))
         positions[side] = (positions[side] - centre) @ (turn @ nod).T + centre
     return _fitted("eyes", eyes, positions, alignment)
 

@@ -140,7 +140,7 @@ def _entries() -> list[Entry]:
         Entry("expression/pursing", "expression", 0.03, 0.11, 0.0, 0.6),
         Entry("expression/mouth-down", "expression", 0.03, 0.10, 0.0, 0.5),
         Entry("expression/squint", "expression", 0.06, 0.08, 0.0, 0.35),
-        Entry("expression/eyes-closed", "expression", 0.07, 0.19, 0.0, 1.0),
+        Entry("expression/eyes-closed", "expression", 0.20, 0.20, 0.0, 1.0),
         Entry("expression/brows-up", "expression", 0.20, 0.30, -0.8, 0.9),
         Entry("gaze/right", "gaze", 0.0, 0.10, -0.35, 0.35),
         Entry("gaze/down", "gaze", 0.0, 0.07, -0.22, 0.22),
@@ -373,10 +373,13 @@ def _sample_scan(rng: np.random.Generator, male: float, african: float, asian: f
     return directions @ kinds + np.linalg.cholesky(rest) @ rng.standard_normal(SCAN_MODES)
 
 
+_MAY_RECEDE = ("none", "short01", "short02", "short03", "short04")
+
+
 def _sample_locks(
-    rng: np.random.Generator, male: bool, african: float, old: float, child: float
+    rng: np.random.Generator, style: str, male: bool, african: float, old: float, child: float
 ) -> dict[str, float]:
-    balding = male and child == 0 and rng.random() < 0.25 + 0.5 * old
+    balding = male and child == 0 and style in _MAY_RECEDE and rng.random() < 0.25 + 0.5 * old
     dyed = child == 0 and rng.random() < (0.03 if male else 0.10)
     return {
         "locks/fringe": rng.random(),
@@ -451,8 +454,11 @@ def sample_parameters(seed: int) -> HeadParameters:
     values |= {entry.name: later.normal(entry.mean, entry.scale) for entry in ENTRIES if entry.group in _LATER}
     modes = _sample_scan(later, float(male), african, asian)
     values |= {name: float(mode) for name, mode in zip(SCAN_MODE_NAMES, modes)}
+    style = next(name for name in HAIRSTYLES if values[f"hairstyle/{name}"] > 0)
     values |= _sample_light(later)
-    values |= _sample_locks(later, male, african, old, child)
+    values |= _sample_locks(later, style, male, african, old, child)
     values["scan/share"] = float(later.random() < 0.64 and child == 0)
+    if values["scan/share"]:  # people keep still and wide-eyed to be scanned
+        values["expression/eyes-closed"] = min(1.0, values["expression/eyes-closed"] + later.uniform(0.05, 0.25))
     parameters = HeadParameters.from_values({name: float(value) for name, value in values.items()})
     return HeadParameters.from_values({name: parameters[name] for name in parameters.names})  # within the ranges

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmv.errors import AssetsError
-from pmv.training.heads.appearance import HAIR_LOOKS
 from pmv.training.heads.build import Decal, Head, Part
 
 _SHADERS = Path(__file__).parent / "shaders"
@@ -339,11 +338,9 @@ class HeadRenderer:
         return texture
 
     def _shells(self, part: Part, full: bool) -> int:
-        if part.name == "beard":
-            return 8 if full else 4
-        if part.name != "hair" or not full:
-            return 1
-        return HAIR_LOOKS[self._head.parameters.hairstyle].shells if self._head else 1
+        if full:
+            return part.shells
+        return 4 if part.name == "beard" else 1
 
     def _draw_depth(self, matrix: NDArray, coarse: bool) -> None:
         self._set("depth", clip_from_world=matrix)

@@ -40,6 +40,7 @@ vec2 polar_place(vec3 rest) {
 
 // How far inside the bald part of a scalp, in about [-1,1] (0 at its edge): temples and forehead first, then the crown.
 float baldness(vec3 rest, float noise) {
+    if (receding < 0.02) return -1.0;
     vec3 d = normalize(rest - SKULL_CENTRE);
     float forehead = acos(clamp(dot(d, vec3(0.0, 0.53, 0.848)), -1.0, 1.0));
     float temples = 0.22 * smoothstep(0.05, 0.42, abs(d.x)) * smoothstep(0.75, 0.45, abs(d.x));  // an M
@@ -47,7 +48,7 @@ float baldness(vec3 rest, float noise) {
     float front = 0.04 + 0.95 * receding - forehead + temples;
     float back = 1.5 * (receding - 0.45) - crown;
     float wreath = d.y + 0.25 * d.z - 0.36;  // the sides and the nape keep their hair
-    return min(max(front, back), wreath * 2.2) + 0.10 * (noise - 0.5) - 2.0 * step(receding, 0.02);
+    return min(max(front, back), wreath * 2.2) + 0.10 * (noise - 0.5);
 }
 
 // Opacity of hair in [0,1]: strands thin out towards the open edges of the mesh and the outer shells. extra = (across, along,
@@ -58,7 +59,7 @@ float hair_opacity(vec3 rest, vec4 extra, float shell, out float tone, out float
     vec2 place = polar ? polar_place(rest) : vec2(extra.x / 8.4, -extra.y / 20.0);
     vec4 cells = texture(noise_texture, rest * (7.0 / 64.0) + 0.2);
     drift = cells.g;
-    float phase = 6.2831853 * (place.y * (polar ? 6.0 : 20.0) / 1.2 + 1.5 * texture(noise_texture, rest * (2.0 / 64.0) + 0.6).b);
+    float phase = wave < 0.02 ? 0.0 : 6.2831853 * (place.y * (polar ? 6.0 : 20.0) / 1.2 + 1.5 * texture(noise_texture, rest * (2.0 / 64.0) + 0.6).b);
     place.x += wave * 0.006 * sin(phase);
     vec4 strand = texture(strand_texture, place);  // tone, thin hairs, locks, own
     tone = 0.5 + 1.5 * (strand.r - 0.5);
@@ -66,9 +67,8 @@ float hair_opacity(vec3 rest, vec4 extra, float shell, out float tone, out float
     float locks = strand.b - 0.5;
     own = clamp(0.5 + 1.5 * (strand.a - 0.5), 0.0, 1.0);
     tone += wave * 0.16 * sin(phase + 0.8) + 0.25 * locks;
-    vec3 coils = rest * mix(26.0, 36.0, fur_hair);
-    float coil = fractal_noise(coils + SEED * 64.0) - 0.5;
-    float curl = max(curly, 0.0);
+    float curl = curly;
+    float coil = curl > 0.0 ? fractal_noise(rest * mix(26.0, 36.0, fur_hair) + SEED * 64.0) - 0.5 : 0.0;
     tone = mix(tone, 0.5 + 2.0 * coil, curl);
     thin = mix(thin, clamp(0.5 + 1.9 * coil, 0.0, 1.0), curl);
     locks *= 1.0 - curl;

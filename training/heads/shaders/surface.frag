@@ -129,7 +129,7 @@ void main() {
     vec3 direct = vec3(max(facing, 0.0)) * lit;
     vec3 open_colour = vec3(open);
     if (part == PART_SKIN) {  // light bleeds past the shadow's edge, red furthest
-        vec3 wrap = vec3(0.38, 0.18, 0.12) * scatter;
+        vec3 wrap = vec3(0.30, 0.18, 0.13) * scatter;
         direct = clamp((vec3(facing) + wrap) / (1.0 + wrap), 0.0, 1.0) * mix(vec3(lit), vec3(sqrt(lit)), wrap);
         open_colour = pow(vec3(clamp(open, 0.02, 1.0)), mix(vec3(1.0), vec3(1.05, 1.25, 1.35), scatter));
     } else if (part == PART_HAIR || part == PART_BEARD) {
