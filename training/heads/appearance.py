@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmv.training.heads.parameters import HeadParameters
+from pmv.training.heads.wear import hat_heights
 
 _SKIN_RAMP = np.array(
     [
@@ -88,6 +89,12 @@ def _dye(hue: float) -> NDArray:
     return _ramp(_DYES, hue)
 
 
+def _vivid(lightness: float, hue: float, saturation: float) -> NDArray:
+    """sRGB [3] of a cloth."""
+    wheel = 0.5 + 0.5 * np.cos(2 * np.pi * (hue - np.array([0.0, 1 / 3, 2 / 3])))
+    return lightness * (1 - saturation + 1.6 * saturation * wheel)
+
+
 def linear(colour: NDArray) -> NDArray:
     """sRGB in [0,1] to linear light, by the plain 2.2 power that the shaders undo."""
     return np.clip(colour, 0.01, 1.0) ** 2.2
@@ -117,6 +124,8 @@ def material(parameters: HeadParameters) -> dict[str, NDArray | float]:
     eyes = _mix(_mix(_BROWN_EYE, _BLUE_EYE, get("skin/eye-blue")), _GREEN_EYE, 0.8 * get("skin/eye-green"))
     lightness = get("cloth/lightness")
     cloth = lightness * np.array([1 + get("cloth/red"), 1.0, 1 + get("cloth/blue")])
+    cloth = _mix(cloth, _vivid(lightness, get("wear/cloth-hue"), 0.8), get("wear/cloth-saturation"))
+    low, high = hat_heights(parameters)
     look = HAIR_LOOKS[parameters.hairstyle]
     length = get("hair/length")
     return {
@@ -147,6 +156,12 @@ def material(parameters: HeadParameters) -> dict[str, NDArray | float]:
         "curly": max(look.curly, get("locks/curl")),
         "wave": get("locks/wave") * (1.0 if look.trim else 0.35),
         "receding": get("locks/receding"),
+        "hat_low": low,
+        "hat_high": high,
+        "cap_colour": linear(_vivid(get("wear/hat-lightness"), get("wear/hat-hue"), 0.35)),
+        "frame": linear(
+            _mix(np.array([0.07, 0.06, 0.06]), np.array([0.78, 0.66, 0.52]), get("wear/glasses-lightness"))
+        ),
         "fringe_height": 7.80 - 0.40 * get("locks/fringe") if look.fringe else -100.0,
         "ears_free": float(look.ears_free),
         "hair_gloss": get("locks/gloss"),

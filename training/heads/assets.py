@@ -133,8 +133,9 @@ class HeadAssets:
         flipped: int [B] the vertex at the mirrored place of each vertex.
         skin_flipped: int [S] the same for fine skin vertices.
         eye_cubes: int [2,8] vertices around the left and right eyeball.
-        mouth_seam: int [6] vertices between the lips. landmarks: int [3] the chin's lower front, the
-            upper lip's lower edge, the lower lip's upper edge, on the middle line.
+        mouth_seam: int [6] vertices between the lips.
+        landmarks: int [6]: the chin's lower front, the upper lip's lower edge, the lower lip's upper edge, the nose
+            between the eyes, and where the left and right ear joins the head at its top.
         targets, skin, eyes, teeth, tongue, scans: see their classes.
         lashes, hairstyles: by MakeHuman name.
         eye_texture: uint8 [256,256,3].

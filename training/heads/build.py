@@ -11,6 +11,7 @@ from pmv.training.heads.hairstyles import CROWN, SKULL_CENTRE, Hairstyle, scalp_
 from pmv.training.heads.meshes import normalise, vertex_normals
 from pmv.training.heads.parameters import SCAN_MODE_NAMES, HeadParameters
 from pmv.training.heads.shape import target_weights
+from pmv.training.heads.wear import cap, glasses, hat_heights, pressed
 
 _REST_EYE_MIDDLE = np.array([0.0, 7.284, 1.245])
 _UNSEEN_DISTANCE = 0.4  # what a bald scalp counts as its distance to the hair, decimetres
@@ -25,7 +26,7 @@ class Part:
     """One mesh of a head.
 
     Attributes:
-        name: skin, beard, eyes, lashes, teeth or hair; it chooses the material.
+        name: skin, beard, eyes, lashes, teeth, glasses, cap or hair; it chooses the material.
         positions, normals: float32 [V,3] in world units.
         rest: float32 [V,3] position on the base mesh, in decimetres: masks and noise are functions of it.
         extra: float32 [V,4] and tangent: float32 [V,3]: what the part's material wants (see shaders/).
@@ -231,10 +232,13 @@ def _hair_part(
     # the sign tells polar strands from straight ones, the size the gap to the skin (both constant or smooth on an
     # island)
     polar_and_gap = np.where(style.strand[:, 3] > 0.5, 1.0, -1.0) * (1.0 + style.skin_gap)
+    place, outward = positions[style.source], normals[style.source]
+    if hat_heights(parameters)[0] < 50:
+        place = pressed(parameters, place, outward, style.rest, style.skin_gap)
     part = alignment.part(
         "hair",
-        (positions * flip)[style.source],
-        (normals * flip)[style.source],
+        place * flip,
+        outward * flip,
         style.rest,
         np.column_stack([style.strand[:, :3], polar_and_gap]),
         style.triangles,
@@ -271,6 +275,20 @@ def _fitted(name: str, part: FittedPart, positions: NDArray, alignment: Alignmen
     return alignment.part(name, positions[source], normals[source], part.rest, part.extra, part.triangles)
 
 
+def _worn_parts(assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: Alignment) -> list[Part]:
+    parts = []
+    if parameters["wear/glasses"] > 0.5:
+        eyes, (bridge, *ears) = body[assets.eye_cubes].mean(1), body[assets.landmarks[3:]]
+        worn = glasses(parameters, eyes, np.stack(ears), bridge)
+        parts.append(alignment.part("glasses", worn.positions, worn.normals, worn.rest, worn.extra, worn.triangles))
+    if hat_heights(parameters)[0] < 50:
+        skin = assets.skin
+        positions = skin.subdivide(body)
+        worn = cap(parameters, positions, vertex_normals(positions, skin.quads), skin.rest, skin.quads)
+        parts.append(alignment.part("cap", worn.positions, worn.normals, worn.rest, worn.extra, worn.triangles))
+    return parts
+
+
 def body_of(assets: HeadAssets, parameters: HeadParameters) -> NDArray:
     """The morphed body [B,3]: MakeHuman's targets and, where the assets hold scans, `scan/share` of a scanned face."""
     scanned = parameters["scan/share"] if assets.scans else 0.0
@@ -290,6 +308,7 @@ def build_head(assets: HeadAssets, parameters: HeadParameters) -> Head:
     lashes = assets.lashes[LASHES[0] if parameters["makeup/lashes"] < 0.5 else LASHES[1]]
     for name, part in (("lashes", lashes), ("teeth", assets.teeth), ("teeth", assets.tongue)):
         parts.append(_fitted(name, part, part.binding.fit(body), alignment))
+    parts += _worn_parts(assets, parameters, body, alignment)
     style = assets.hairstyles.get(parameters.hairstyle)
     if style is not None:
         parts.append(_hair_part(style, assets, parameters, body, alignment))

@@ -29,7 +29,8 @@ _log = logging.getLogger(__name__)
 
 _BODY_COUNT = 13380  # body vertices come first; helpers, which eyes, lashes and hair hang on, follow
 _LEFT_EYE_CUBE, _RIGHT_EYE_CUBE = 13606, 13614  # eight vertices each; their mean is the eyeball's centre
-_LANDMARKS = np.array([5225, 474, 493])
+_LANDMARKS = np.array([5225, 474, 493, 133])
+_EAR_ROOT = np.array([0.71, 7.36, 0.50])  # left; where a temple of glasses rests
 _MOUTH_SEAM = np.array([0.0, 6.61, 1.62])
 
 
@@ -211,9 +212,10 @@ def compile_assets(folder: Path, scans: str | Path | None) -> HeadAssets:
     lashes = {name: part("eyelashes", name) for name in LASHES}
     hair = {name: part("hair", name) for name in HAIRSTYLES if name != "none"}
     cubes = np.stack([np.arange(start, start + 8) for start in (_LEFT_EYE_CUBE, _RIGHT_EYE_CUBE)])
+    ear_roots = KDTree(base[:_BODY_COUNT]).query(_EAR_ROOT * [[1, 1, 1], [-1, 1, 1]])[1]
     seam = np.argsort(np.linalg.norm(base[:_BODY_COUNT] - _MOUTH_SEAM, axis=1))[:6]
     bindings = [eyes[1], teeth[1], tongue[1], *(b for _, b in lashes.values()), *(b for _, b in hair.values())]
-    referred = [skin_vertices, cubes.ravel(), seam, *(b.indices.ravel() for b in bindings)]
+    referred = [skin_vertices, ear_roots, cubes.ravel(), seam, *(b.indices.ravel() for b in bindings)]
     referred += [b.scale_pairs.ravel() for b in bindings]
     mirror_vertex = _mirrored(base)
     kept = np.unique(np.concatenate(referred))
@@ -252,7 +254,7 @@ def compile_assets(folder: Path, scans: str | Path | None) -> HeadAssets:
         skin_flipped=_mirrored(skin.rest).astype(np.int32),
         eye_cubes=renumber[cubes].astype(np.int32),
         mouth_seam=renumber[seam].astype(np.int32),
-        landmarks=renumber[_LANDMARKS].astype(np.int32),
+        landmarks=renumber[np.concatenate([_LANDMARKS, ear_roots])].astype(np.int32),
         targets=_quantised_targets(folder, kept),
         skin=skin,
         eyes=fitted(_compile_eyes(*eyes)),

@@ -181,7 +181,7 @@ def _entries() -> list[Entry]:
         Entry("cloth/lightness", "cloth", 0.40, 0.21, 0.05, 0.85),
         Entry("cloth/red", "cloth", 0.0, 0.05, -0.15, 0.15),
         Entry("cloth/blue", "cloth", 0.02, 0.05, -0.13, 0.17),
-        Entry("cloth/collar", "cloth", 5.55, 0.115, 5.2, 5.8),
+        Entry("cloth/collar", "cloth", 5.55, 0.13, 5.2, 5.98),
         Entry("light/azimuth", "light", 0.0, 0.72, -2.0, 2.0),
         Entry("light/elevation", "light", 0.5, 0.30, -0.25, 1.25),
         Entry("light/strength", "light", 1.20, 0.42, 0.2, 2.4),
@@ -211,12 +211,28 @@ def _entries() -> list[Entry]:
     ]
     rows += [Entry("scan/share", "scan", 0.6, 0.49, 0.0, 1.0)]
     rows += [Entry(name, "scan", 0.0, 1.0, -3.0, 3.0) for name in SCAN_MODE_NAMES]
+    rows += [
+        Entry("wear/glasses", "wear", 0.12, 0.33, 0.0, 1.0),  # worn above 0.5, as hats and headbands are
+        Entry("wear/glasses-width", "wear", 0.5, 0.29, 0.0, 1.0),
+        Entry("wear/glasses-height", "wear", 0.5, 0.29, 0.0, 1.0),
+        Entry("wear/glasses-squareness", "wear", 0.4, 0.29, 0.0, 1.0),
+        Entry("wear/glasses-thickness", "wear", 0.45, 0.29, 0.0, 1.0),
+        Entry("wear/glasses-lightness", "wear", 0.2, 0.22, 0.0, 1.0),
+        Entry("wear/glasses-dark", "wear", 0.12, 0.33, 0.0, 1.0),
+        Entry("wear/hat", "wear", 0.05, 0.22, 0.0, 1.0),
+        Entry("wear/headband", "wear", 0.04, 0.20, 0.0, 1.0),
+        Entry("wear/hat-height", "wear", 0.5, 0.29, 0.0, 1.0),
+        Entry("wear/hat-lightness", "wear", 0.4, 0.24, 0.0, 1.0),
+        Entry("wear/hat-hue", "wear", 0.5, 0.29, 0.0, 1.0),
+        Entry("wear/cloth-hue", "wear", 0.5, 0.29, 0.0, 1.0),
+        Entry("wear/cloth-saturation", "wear", 0.25, 0.25, 0.0, 0.9),
+    ]
     return rows
 
 
 ENTRIES = tuple(_entries())
 """The layout of z."""
-_LATER = ("lighting", "locks", "scan")
+_LATER = ("lighting", "locks", "scan", "wear")
 """Groups that version 3 appended."""
 
 
@@ -391,6 +407,29 @@ def _sample_locks(
     }
 
 
+def _sample_wear(rng: np.random.Generator) -> dict[str, float]:
+    hat = rng.random()
+    even = (
+        "glasses-width",
+        "glasses-height",
+        "glasses-squareness",
+        "hat-height",
+        "hat-lightness",
+        "hat-hue",
+        "cloth-hue",
+    )
+    return {
+        "wear/glasses": float(rng.random() < 0.13),
+        "wear/glasses-dark": float(rng.random() < 0.12),
+        "wear/hat": float(hat < 0.05),
+        "wear/headband": float(hat > 0.96),
+        "wear/glasses-thickness": rng.beta(1.2, 1.5),
+        "wear/glasses-lightness": rng.beta(0.6, 2.4),
+        "wear/cloth-saturation": rng.beta(0.8, 2.4),
+        **{f"wear/{name}": rng.random() for name in even},
+    }
+
+
 def _sample_light(rng: np.random.Generator) -> dict[str, float]:
     """From a cloudy sky (all around, no key) to a lamp in the dark; one in five key lights comes from far to the side,
     a few from behind."""
@@ -456,6 +495,7 @@ def sample_parameters(seed: int) -> HeadParameters:
     values |= {name: float(mode) for name, mode in zip(SCAN_MODE_NAMES, modes)}
     style = next(name for name in HAIRSTYLES if values[f"hairstyle/{name}"] > 0)
     values |= _sample_light(later)
+    values |= _sample_wear(later)
     values |= _sample_locks(later, style, male, african, old, child)
     values["scan/share"] = float(later.random() < 0.64 and child == 0)
     if values["scan/share"]:  # people keep still and wide-eyed to be scanned

@@ -12,7 +12,7 @@ from pmv.errors import AssetsError
 from pmv.training.heads.build import Decal, Head, Part
 
 _SHADERS = Path(__file__).parent / "shaders"
-_PART_NUMBERS = {"skin": 0, "eyes": 1, "lashes": 2, "teeth": 3, "beard": 4, "hair": 5}
+_PART_NUMBERS = {"skin": 0, "eyes": 1, "lashes": 2, "teeth": 3, "beard": 4, "hair": 5, "cap": 6, "glasses": 7}
 _FURRY = ("beard", "hair")
 _ATTRIBUTES = (("position", 3), ("normal", 3), ("rest", 3), ("extra", 4), ("tangent", 3))
 _NEAR, _FAR = 0.5, 8.0

@@ -47,7 +47,7 @@ def synthetic(assets: HeadAssets, count: int, share: float) -> Iterator[tuple[ND
         body = body_of(assets, _still(parameters, share))
         eyeballs = assets.eyes.binding.fit(body)
         eyes = np.stack([sphere(eyeballs[eyeballs[:, 0] * side > 0])[0] for side in (1, -1)])
-        chin, upper, lower = body[assets.landmarks]
+        chin, upper, lower = body[assets.landmarks[:3]]
         mouth = (upper + lower) / 2
         world = Alignment.of_points(eyes, mouth, 1.0)
         yield (

@@ -10,6 +10,7 @@ uniform float receding;      // 0: all hair, 1: only a wreath
 uniform float fringe_height; // below it hair before the face is cut, decimetres
 uniform float ears_free;     // 1: hair is cut around the ears
 uniform float wave;
+uniform float hat_low, hat_high;  // what a cap or headband covers, by hat_height
 uniform float fur_hair;      // 1: hair as shells on the scalp itself
 uniform vec3 hair, grey_hair;
 uniform float grey;
@@ -51,6 +52,8 @@ float baldness(vec3 rest, float noise) {
     return min(max(front, back), wreath * 2.2) + 0.10 * (noise - 0.5);
 }
 
+float hat_height(vec3 rest) { return rest.y - 0.28 * (rest.z - 1.0); }  // as in wear.py
+
 // Opacity of hair in [0,1]: strands thin out towards the open edges of the mesh and the outer shells. extra = (across, along,
 // distance to the edge, polar flag and gap to the skin); tone: light and dark of the strands, about 0.5; drift: slow noise;
 // own: what sets a strand apart from its neighbours, about uniform in [0,1].
@@ -87,6 +90,8 @@ float hair_opacity(vec3 rest, vec4 extra, float shell, out float tone, out float
     vec2 from_ear = (rest.yz - vec2(7.10, 0.44)) / vec2(0.36, 0.33);
     inside = min(inside, (length(from_ear) - 1.0) * 3.0 + 0.5 * irregular + 8.0 * (1.0 - ears_free * smoothstep(0.5, 0.6, ax)));
     inside = min(inside, -6.0 * baldness(rest, cells.r) + 0.4 * (thin - 0.5));
+    float under_hat = min(hat_height(rest) - hat_low, hat_high - hat_height(rest));
+    inside = min(inside, 2.0 - 40.0 * under_hat + 60.0 * smoothstep(0.35, 0.5, abs(extra.w) - 1.0));
     float solid = clamp(inside * mix(1.0, 0.85, hairline), 0.0, 1.0);
     float strands = 0.3 * tone + 0.7 * thin;
     // tips end strand by strand, and softly where hair grows out of the skin

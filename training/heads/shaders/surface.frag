@@ -18,6 +18,7 @@ uniform int part;
 uniform int fringe;  // 0: the opaque core of hair, 1: its see-through rest, blended over the core
 uniform float specular;  // 0 leaves out everything that depends on the view
 uniform vec3 camera_position;
+uniform vec3 cap_colour, frame;
 uniform vec3 skin, brows, whiskers, iris;
 uniform float lash_length;
 uniform vec3 key_direction, key_colour, second_direction, second_colour, sky, ground, fill_x, fill_z;
@@ -100,6 +101,16 @@ void main() {
         gloss = 0.5;
         sharpness = 50.0;
         open = max(open * 0.9, 0.2);
+    } else if (part == PART_CAP) {
+        float height = hat_height(v_rest);
+        if (height < hat_low || height > hat_high) discard;
+        float ribs = sin(atan(v_rest.x, v_rest.z - 0.3) * 70.0) * 0.5 + 0.5;
+        albedo = cap_colour * (0.72 + 0.30 * ribs + 0.25 * (value_noise(v_rest * 40.0) - 0.5));
+    } else if (part == PART_GLASSES) {
+        albedo = v_extra.x > 0.5 ? vec3(0.012, 0.011, 0.012) : frame;
+        gloss = 0.8;
+        sharpness = 60.0;
+        open = max(open, 0.4);
     } else if (part == PART_BEARD) {
         float hairs = beard_strands(v_rest), region;
         opacity = beard_opacity(v_rest, v_shell, hairs, region);
