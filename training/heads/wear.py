@@ -141,10 +141,9 @@ def glasses(parameters: HeadParameters, eyes: NDArray, ears: NDArray, bridge: ND
         hinge = outline[np.argmax(side * outline[:, 0])] + [0, 0.35 * height, 0]
         hinge[2] -= 0.01
         over = ear + np.array([side * 0.02, 0.02, 0.0])
-        knee = hinge + np.array([side * 0.05, 0.0, -0.05])
-        straight = np.linspace(knee, over, 14)
+        straight = np.linspace(hinge, over, 14)
         bend = over + np.linspace(0, 1, 6)[1:, None] * np.array([-side * 0.02, -0.16, -0.14])
-        pieces.append((*_tube(np.concatenate([hinge[None], straight, bend]), 0.8 * thick, False), 0.0))
+        pieces.append((*_tube(np.concatenate([straight, bend]), 0.8 * thick, False), 0.0))
         inner.append(outline[np.argmin(side * outline[:, 0])] + [0, 0.25 * height, 0])
     way = np.linspace(0, 1, 9)[:, None]
     arch = inner[0] * (1 - way) + inner[1] * way + [[0, 0.03, 0.03]] * np.sin(np.pi * way)
