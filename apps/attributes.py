@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from pmv.errors import InputError
-from pmv.files.artifacts import atomic_folder, check_replaceable, load_fields, read_header, write_json
+from pmv.files.artifacts import atomic_folder, check_replaceable, read_header, write_json
 from pmv.generators.directions import edit, load_directions, parse_amounts
 from pmv.inversion import Inversion, load_inversion, save_inversion
 from pmv.pictures.images import to_uint8, write_png
 from pmv.pictures.sheets import tile
+from pmv.pipeline.packing import load_fields
 
 INVERSION, SHEET, RECORD = "inversion.safetensors", "edit.png", "edit.json"
 _FILES = {INVERSION, SHEET, RECORD}

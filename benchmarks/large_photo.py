@@ -48,7 +48,7 @@ def measure(photo: Path, out: Path) -> dict[str, float]:
     Raises:
         InputError: the command failed.
     """
-    script = "import run_inversion; run_inversion.main()"
+    script = "from pmv.apps.cli import main; main()"
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-c", script, "prepare", str(photo), "--out", str(out), "--device", "cpu"],

@@ -39,9 +39,9 @@ from torch import Tensor
 from pmv.files.artifacts import file_hash, value_hash, write_json
 from pmv.fitting.losses import masked_l2, masked_mean
 from pmv.fitting.metrics import psnr, ssim
-from pmv.fitting.optimise import render_views
 from pmv.fitting.perceptual import PerceptualLoss, load_perceptual
 from pmv.generators import load_generator, resolve_generator
+from pmv.generators.views import render_views
 from pmv.geometry.camera import Camera
 from pmv.pictures.images import to_uint8, write_png
 from pmv.pictures.masks import SOLID

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from pmv.errors import CheckpointError, InputError
-from pmv.files.artifacts import load_fields, read_header, save_tensors, tensors_hash
-from pmv.generators import load_generator
+from pmv.files.artifacts import read_header, save_tensors, tensors_hash
+from pmv.generators import Generator, load_generator
 from pmv.generators.settings import with_settings
 from pmv.geometry.camera import Camera
+from pmv.pipeline.packing import load_fields
 
 FILE_NAME = "inversion.safetensors"
 
@@ -24,7 +25,7 @@ class Inversion(NamedTuple):
     generator: with the tuned weights; w ``[1,num_ws,w_dim]``; noise: name → tensor; camera: of the input view.
     """
 
-    generator: Any
+    generator: Generator
     w: Tensor
     noise: dict[str, Tensor]
     camera: Camera

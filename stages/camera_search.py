@@ -26,9 +26,9 @@ class CameraSearchConfig:
         refine_steps: Adam steps of each refinement; 0 keeps the grid's best.
         refine_rate: Adam's learning rate, in degrees.
         search_resolution: side in pixels of the pictures that are compared.
-        silhouette_weight, edge_weight: of the terms of the comparison, see `view_score`.
+        silhouette_weight, edge_weight: weights of the terms of the comparison: silhouette overlap, edges of the face.
         shift: how far the photo's face may lie from the mean head's, as a fraction of the image width.
-        prior_weight: of the expectation that aligned portraits look at the camera.
+        prior_weight: weight of the expectation that aligned portraits look at the camera.
         prior_yaw, prior_pitch: degrees, standard deviations of that expectation.
     """
 

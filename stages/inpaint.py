@@ -67,7 +67,8 @@ def run(inputs: InpaintInputs, config: InpaintConfig, context: Context) -> Inpai
             warped, render, known = inputs.warped_views[part], inputs.view_renders[part], inputs.visible_masks[part]
             shift = None
             if config.harmonize:
-                shift = colour_shift(warped, render, known, head[part], config.harmonize_blur, config.harmonize_reach)
+                widths = {"blur": config.harmonize_blur, "reach": config.harmonize_reach}
+                shift = colour_shift(warped, render, known=known, domain=head[part], **widths)
             views.append(blend(warped, render, weights[part], shift))
             bar.update(1)
     pseudo_views = torch.cat(views)

@@ -57,10 +57,12 @@ class PrepareConfig(CameraSearchConfig):
             keeps the photo's, as does every generator that draws surroundings.
         align: "auto" takes a square photo as it is if a camera is given, or if its face lies where an aligned one's
             does, and crops every other; "always" crops; "never" takes what must then be a square.
-        crop: whose training pictures to crop like, a key of `pmv.portrait.crop.FRAMINGS`; "auto" = the generator's.
+        crop: whose training pictures to crop like: eg3d, panohead, heads (the embedded generator); auto = the
+            generator's.
         face: which face, numbered by size from 1; None = the largest.
         upright: degrees of tilt from which a head is turned upright.
-        matte: what finds the foreground where no mask is given, see `pmv.portrait.matte`.
+        matte: what finds the foreground where no mask is given: selfie (a network), grabcut (by colour), auto (selfie
+            if it is there).
     """
 
     resolution: int | None = None
@@ -123,7 +125,7 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
     if foreground.mean() < 0.02:
         raise PhotoError("no foreground was found in the photo; give a --mask with the head white on black")
     original = photo
-    if spec.stands_alone and config.composite == "auto":
+    if spec.stands_alone and spec.background is not None and config.composite == "auto":
         original = foreground * photo + (1 - foreground) * spec.background
     if inputs.photo_camera is not None:
         label, confidence = inputs.photo_camera, 1.0

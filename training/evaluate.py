@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pmv.fitting.losses import masked_l2, masked_mean, w_distance
-from pmv.fitting.optimise import ramped_rate, set_rate
+from pmv.fitting.optimise import Group, Ramp, optimise
 from pmv.generators import EG3DGenerator, Render, load_generator
 from pmv.pictures.images import to_uint8, write_png
 from pmv.pictures.sheets import tile
@@ -59,21 +59,20 @@ def fit_front(generator: EG3DGenerator, store: HeadStore, heads: int, steps: int
         batch = store.batch(slots, torch.full((len(slots), 1), front))
         shared = torch.zeros(len(slots), 1, mean.shape[2], device=mean.device, requires_grad=True)
         rows = torch.zeros(len(slots), *mean.shape[1:], device=mean.device, requires_grad=True)
-        optimizer = torch.optim.Adam([shared, rows], lr=0.01)
-        for step in range(steps):
-            set_rate(optimizer, ramped_rate(step, steps, 0.05, 0.25))
+
+        def losses(step: int, batch: Batch = batch, shared: Tensor = shared, rows: Tensor = rows) -> dict[str, Tensor]:
             w = mean + shared + (rows if step >= steps / 5 else rows.detach())
             drawn = generator.render(generator.planes(w), w, batch.cameras)
             alpha = F.interpolate(batch.alpha, drawn.alpha.shape[-2:], mode="area")
-            terms = (
-                F.l1_loss(drawn.image, batch.image),
-                0.5 * gradient_difference(drawn.image, batch.image),
-                0.5 * F.l1_loss(drawn.alpha, alpha),
-                0.05 * w_distance(w).mean() / spread**2,
-            )
-            optimizer.zero_grad(set_to_none=True)
-            (torch.stack(terms).sum() * len(slots)).backward()
-            optimizer.step()
+            heads = len(batch.z)  # means over the batch, but each head is to go its own way at its own rate
+            return {
+                "image": heads * F.l1_loss(drawn.image, batch.image),
+                "gradient": heads * 0.5 * gradient_difference(drawn.image, batch.image),
+                "alpha": heads * 0.5 * F.l1_loss(drawn.alpha, alpha),
+                "w_distance": heads * 0.05 * w_distance(w).mean() / spread**2,
+            }
+
+        optimise([Group([shared, rows], 0.01)], losses, steps, ramp=Ramp(0.05, 0.25))
         found.append((mean + shared + rows).detach())
     return torch.cat(found)
 

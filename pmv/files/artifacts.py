@@ -1,10 +1,4 @@
-"""Files that are either complete or absent, and dataclasses of tensors in safetensors.
-
-A dataclass is saved as: a tensor under its field's name, a `Camera` as ``field/cam2world`` and ``field/intrinsics``,
-a dict of tensors as ``field/<key>``; numbers and dicts of numbers go to the header, None is left out. The header says
-which field is what,
-so that a file can be read without the class that wrote it.
-"""
+"""Files that are either complete or absent, hashes of what is in them, and tensors with a header in safetensors."""
 
 import errno
 import hashlib
@@ -14,9 +8,8 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,7 +17,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pmv.errors import InputError, disk_errors
-from pmv.geometry.camera import Camera
 
 # safetensors writes several header entries in random order; one entry keeps equal content equal in bytes
 _HEADER = "pmv"
@@ -174,62 +166,6 @@ def value_hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-class Packed(NamedTuple):
-    """One dataclass, flattened.
-
-    tensors: name in the file → tensor; kinds: field → "tensor", "camera", "dict", "numbers" or "none"; numbers: field
-    → value.
-    """
-
-    tensors: dict[str, Tensor]
-    kinds: dict[str, str]
-    numbers: dict[str, Any]
-
-    def field_hashes(self) -> dict[str, str]:
-        """Content hash of every field."""
-        hashes = {}
-        for field, kind in self.kinds.items():
-            if kind in ("numbers", "none"):
-                hashes[field] = value_hash([kind, self.numbers.get(field)])
-            else:
-                part = {k: v for k, v in self.tensors.items() if k == field or k.startswith(field + "/")}
-                hashes[field] = tensors_hash(part)
-        return hashes
-
-
-def pack(value: Any) -> Packed:
-    """Flatten a dataclass of tensors, cameras, dicts of tensors, numbers and None.
-
-    Raises:
-        TypeError: a field holds anything else.
-    """
-    tensors: dict[str, Tensor] = {}
-    kinds: dict[str, str] = {}
-    numbers: dict[str, Any] = {}
-    for name in (f.name for f in fields(value)):
-        item = getattr(value, name)
-        if item is None:
-            kinds[name] = "none"
-        elif isinstance(item, Tensor):
-            kinds[name] = "tensor"
-            tensors[name] = item
-        elif isinstance(item, Camera):
-            kinds[name] = "camera"
-            tensors[f"{name}/cam2world"] = item.cam2world
-            tensors[f"{name}/intrinsics"] = item.intrinsics
-        elif isinstance(item, Mapping) and all(isinstance(v, Tensor) for v in item.values()):
-            kinds[name] = "dict"
-            tensors.update({f"{name}/{k}": v for k, v in item.items()})
-        elif isinstance(item, float | int) or (
-            isinstance(item, Mapping) and all(isinstance(v, float | int) for v in item.values())
-        ):
-            kinds[name] = "numbers"
-            numbers[name] = dict(item) if isinstance(item, Mapping) else item
-        else:
-            raise TypeError(f"{type(value).__name__}.{name}: cannot be saved: {type(item).__name__}")
-    return Packed({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, kinds, numbers)
-
-
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write safetensors atomically, with one JSON header. Equal content gives equal bytes."""
     # save_file refuses tensors that share memory (an expanded w, say)
@@ -243,11 +179,6 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mappin
             raise
 
 
-def save_packed(path: str | Path, packed: Packed) -> None:
-    """Write what `pack` returned."""
-    save_tensors(path, packed.tensors, {"kinds": packed.kinds, "numbers": packed.numbers})
-
-
 def read_header(path: Path) -> dict[str, Any]:
     """The JSON header that `save_tensors` wrote; InputError where the file is missing or damaged."""
     try:
@@ -259,27 +190,8 @@ def read_header(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: damaged, or not a file that pmv wrote ({type(error).__name__})") from error
 
 
-def load_fields(path: str | Path, names: Iterable[str], device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read some fields of a saved dataclass, and nothing else of the file.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
-    path = Path(path)
-    header = read_header(path)
-    values: dict[str, Any] = {}
+def load_tensors(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+    """All tensors of a file by name; InputError where it is missing or damaged."""
+    read_header(Path(path))
     with safe_open(path, framework="pt", device=str(device)) as file:
-        keys = file.keys()
-        for name in names:
-            kind = header["kinds"][name]
-            if kind == "none":
-                values[name] = None
-            elif kind == "numbers":
-                values[name] = header["numbers"][name]
-            elif kind == "tensor":
-                values[name] = file.get_tensor(name)
-            else:
-                prefix = name + "/"
-                part = {k.removeprefix(prefix): file.get_tensor(k) for k in keys if k.startswith(prefix)}
-                values[name] = Camera(**part) if kind == "camera" else part
-    return values
+        return {name: file.get_tensor(name) for name in file.keys()}

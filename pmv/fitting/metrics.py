@@ -1,16 +1,16 @@
 """Image metrics. Images are [N,3,H,W] in [-1,1], masks [N,1,H,W] in [0,1]; every metric gives one number an
 image."""
 
+from dataclasses import replace
+
 import torch
 from kornia.metrics import ssim as ssim_map
 from torch import Tensor
 
 from pmv.fitting.losses import masked_l2, masked_mean
-from pmv.geometry.camera import Camera
-from pmv.geometry.scene import edge_step, surface_points
-from pmv.geometry.visibility import visibility_confidence
+from pmv.geometry.scene import SeenFrom, surface_points
+from pmv.geometry.visibility import Cuts, visibility_confidence
 from pmv.geometry.warping import inverse_warp
-from pmv.pictures.masks import SOLID
 
 _WINDOW = 11
 """Side of SSIM's Gaussian window in pixels (Wang et al. 2004)."""
@@ -38,49 +38,29 @@ def ssim(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def cross_view_consistency(
-    image: Tensor,
-    depth: Tensor,
-    alpha: Tensor,
-    camera: Camera,
-    views: Tensor,
-    view_depths: Tensor,
-    view_alphas: Tensor,
-    view_cameras: Camera,
-    tolerance: float,
+    image: Tensor, seen: SeenFrom, others: Tensor, seen_in_others: SeenFrom, tolerance: float
 ) -> tuple[Tensor, Tensor]:
     """Does one view, painted onto the geometry, look like the other views? PSNR in the co-visible region.
 
     Args:
-        image: [1,3,S,S] of one view; depth, alpha: [1,1,D,D]; camera: its camera.
-        views: [N,3,S,S]; view_depths, view_alphas: [N,1,D,D]; view_cameras: N cameras.
+        image: [1,3,S,S] of one view; seen: its surface.
+        others: [N,3,S,S] of the other views; seen_in_others: their surfaces.
         tolerance: of the depth test, world units.
 
     Returns:
         PSNR in dB [N] (NaN where nothing is co-visible) and the co-visible fraction of each view's surface
         [N].
     """
-    size = image.shape[-1]
-    valid, view_valid = alpha > SOLID, view_alphas > SOLID
-    points, normals, surface = surface_points(view_depths, view_valid, view_cameras, size)
-    everywhere = torch.ones_like(image[:, :1])
-    edge = edge_step(camera, depth.shape[-1])
-    confidence = visibility_confidence(
-        points,
-        normals,
-        view_cameras,
-        camera,
-        depth,
-        valid,
-        everywhere,
-        edge,
-        tolerance,
-        _MAX_DEGREES,
-        _MAX_DEGREES,
-    )
+    views = seen_in_others
+    points, normals, surface = surface_points(views.depth, views.valid, views.camera, image.shape[-1])
+    # the outermost half pixel of the picture is no texel that one could compare
+    seen = replace(seen, trusted=torch.ones_like(image[:, :1]))
+    cuts = Cuts(tolerance, _MAX_DEGREES, _MAX_DEGREES)
+    confidence = visibility_confidence(points, normals, views=views.camera, source=seen, cuts=cuts)
     mask = ((confidence > 0.5) & surface).to(image.dtype)
-    warped, _ = inverse_warp(image, camera, view_cameras, view_depths, view_valid)
+    warped, _ = inverse_warp(image, seen.camera, views)
     fraction = mask.sum((1, 2, 3)) / surface.sum((1, 2, 3)).clamp(min=1)
-    return psnr(warped.clamp(-1, 1), views, mask), fraction
+    return psnr(warped.clamp(-1, 1), others, mask), fraction
 
 
 def _without_empty(value: Tensor, mask: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ CPU core (alex 83, vgg 1312), and its gradient restores a blurred photo without 
 import math
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.error import URLError
 
 import torch
@@ -33,6 +33,14 @@ BACKBONES = {  # torchvision's file in the torch cache
 NAMES = tuple(f"lpips-{kind}{net}" for kind in ("", "random-") for net in BACKBONES)
 _SEED = 0
 _SMALLEST = 32
+
+
+class Perceptual(Protocol):
+    """What stages call: a distance of pictures."""
+
+    def __call__(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Images [N,3,H,W] in [-1,1] and a mask [N,1,H,W] (or [1,1,H,W]) in [0,1] → [N], differentiable in a and b."""
+        ...
 
 
 class PerceptualLoss(nn.Module):

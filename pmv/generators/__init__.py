@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from pmv import data_path
 from pmv.errors import CheckpointError
 from pmv.files.manifest import cached, manifest
 from pmv.generators.base import Generator, GeneratorSpec, Render
@@ -28,7 +29,7 @@ __all__ = [
     "save_generator",
 ]
 
-EMBEDDED = {"heads": Path(__file__).resolve().parents[2] / "assets" / "generator" / "heads.safetensors"}
+EMBEDDED = {"heads": data_path("assets", "generator", "heads.safetensors")}
 """Names of the generators that ship with pmv → their weights."""
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from pmv.errors import CheckpointError, InputError
-from pmv.files.artifacts import load_fields, read_header, save_tensors
-from pmv.generators import resolve_generator
+from pmv.files.artifacts import load_tensors, read_header, save_tensors
+from pmv.generators import Generator, resolve_generator
 from pmv.generators.residual import follow
 
 FILE_NAME = "directions.safetensors"
@@ -89,13 +89,13 @@ class Directions:
 
 @torch.no_grad()
 def edit(
-    generator: Any, w: Tensor, noise: dict[str, Tensor], directions: Directions, amounts: Mapping[str, float]
+    generator: Generator, w: Tensor, noise: dict[str, Tensor], directions: Directions, amounts: Mapping[str, float]
 ) -> tuple[Tensor, Tensor | None]:
     """A tuned head with attributes changed.
 
     Args:
         generator: with the tuned weights and, if tuning left one, the residual of the planes.
-        w: [1,num_ws,w_dim] pivot; noise: as `EG3DGenerator.planes` takes it.
+        w: [1,num_ws,w_dim] pivot; noise: as `Generator.planes` takes it.
         directions: its own.
         amounts: attribute → deviations, see `Directions.offset`.
 
@@ -149,7 +149,7 @@ def load_directions(generator: str | Path, generator_hash: str, device: str | to
     header = read_header(path)
     try:
         about = tuple(Direction(**entry) for entry in header["attributes"])
-        found = Directions(load_fields(path, ["w"], device)["w"], about, header["generator_hash"])
+        found = Directions(load_tensors(path, device)["w"], about, header["generator_hash"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged, or not directions ({type(error).__name__}: {error})") from error
     if found.generator_hash != generator_hash:

@@ -189,7 +189,7 @@ class PanoHeadGenerator(EG3DGenerator):
         return self.t_mapping(z, self._condition(camera, z), truncation, cutoff)[:, 0]
 
     def photo_camera(self, camera: Camera, samples: int = 600, seed: int = 0) -> Camera:
-        """See `EG3DGenerator.photo_camera`: moved by the mean of the learned shifts under seeded latents.
+        """See `Generator.photo_camera`: moved by the mean of the learned shifts under seeded latents.
 
         Differentiable in the camera, except that the shift itself counts as a constant.
         """

@@ -182,6 +182,21 @@ class Camera:
         yaw = torch.atan2(offset[:, 0], offset[:, 2])
         return yaw, torch.atan2(offset[:, 1], offset[:, [0, 2]].norm(dim=1))
 
+    def turned(self, yaw: float, pitch: float, pivot: Sequence[float] | Tensor = (0.0, 0.0, 0.0)) -> "Camera":
+        """The cameras moved around `pivot` by yaw and pitch (radians), keeping their distance, their roll and where
+        they look past the pivot; zero changes nothing."""
+        if yaw == 0 and pitch == 0:
+            return self
+        yaw_now, pitch_now = self.yaw_pitch(pivot)
+        here = Camera.orbit(yaw_now, pitch_now, pivot=pivot)
+        there = Camera.orbit(yaw_now + yaw, pitch_now + pitch, pivot=pivot)
+        turn = there.cam2world[:, :3, :3] @ here.cam2world[:, :3, :3].transpose(1, 2)
+        centre = torch.as_tensor(pivot, dtype=self.position.dtype, device=self.position.device)
+        cam2world = self.cam2world.clone()
+        cam2world[:, :3, :3] = turn @ self.cam2world[:, :3, :3]
+        cam2world[:, :3, 3] = ((turn @ (self.position - centre)[..., None])[..., 0]) + centre
+        return Camera(cam2world, self.intrinsics)
+
     def angle_to(self, other: "Camera") -> Tensor:
         """Angle in radians [N] between the viewing axes of two batches of cameras (either may have length 1)."""
         cosine = (self.forward * other.forward).sum(-1).clamp(-1.0, 1.0)

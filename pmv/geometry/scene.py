@@ -10,6 +10,7 @@ between two pixels (`edge_step`), so one angle describes the threshold at every 
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +18,48 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from pmv.geometry.camera import Camera
+from pmv.pictures.images import pixel_grid
 
 EDGE_DEGREES = 75.0
 """Surfaces inclined more than this to the image plane count as a discontinuity between two surfaces."""
 _NORMAL_BLUR = 0.008  # sigma as a fraction of the image width
+
+
+@dataclass(frozen=True)
+class SeenFrom:
+    """The surfaces that N cameras see.
+
+    Attributes:
+        camera: N cameras.
+        depth: [N,1,D,D] z-depth, world units; it means nothing where it is not valid.
+        valid: bool [N,1,D,D], where there is a surface.
+        trusted: [N,1,S,S] in [0,1], texels of the cameras' pictures that may be painted onto what others see; None =
+            all of them. See `pmv.geometry.visibility.trusted_texels`.
+    """
+
+    camera: Camera
+    depth: Tensor
+    valid: Tensor
+    trusted: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _check_depth(self.depth, self.valid)
+        if len(self.camera) != len(self.depth):
+            raise ValueError(f"{len(self.camera)} cameras cannot have seen {len(self.depth)} depth maps")
+
+    def __len__(self) -> int:
+        return len(self.camera)
+
+    def __getitem__(self, index: int) -> "SeenFrom":
+        """What one of the cameras sees, a batch of one."""
+        part = slice(index, index + 1)
+        trusted = None if self.trusted is None else self.trusted[part]
+        return SeenFrom(self.camera[index], self.depth[part], self.valid[part], trusted)
+
+    @property
+    def edge(self) -> float:
+        """Relative depth step between neighbours of `depth` that tells two surfaces apart."""
+        return edge_step(self.camera, self.depth.shape[-1])
 
 
 def edge_step(camera: Camera, width: int, degrees: float = EDGE_DEGREES) -> float:
@@ -141,13 +180,6 @@ def resize_depth(depth: Tensor, valid: Tensor, size: tuple[int, int], edge: floa
     solid = F.interpolate(valid.to(depth.dtype), size, mode="bilinear", align_corners=False) >= 0.5
     result_valid = found[:, None] & solid
     return torch.where(interior, smooth, sampled[:, None]) * result_valid, result_valid
-
-
-def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:
-    """uv of all pixel centres: [1,H,W,2] in (0,1), in the type and on the device of `like`."""
-    v = (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) / height
-    u = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) / width
-    return torch.stack([u.expand(height, -1), v[:, None].expand(-1, width)], -1)[None]
 
 
 def depth_normals(depth: Tensor, valid: Tensor, camera: Camera, edge: float) -> tuple[Tensor, Tensor]:

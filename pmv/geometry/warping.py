@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pmv.geometry.camera import Camera
-from pmv.geometry.scene import edge_step, resize_depth
+from pmv.geometry.scene import SeenFrom, resize_depth
 from pmv.pictures.masks import smoothstep
 
 
@@ -42,25 +42,17 @@ def sample_image(image: Tensor, uv: Tensor) -> Tensor:
     return tall.reshape(-1, n, height, width).transpose(0, 1)
 
 
-def inverse_warp(
-    image: Tensor,
-    camera: Camera,
-    view_cameras: Camera,
-    view_depths: Tensor,
-    view_valid: Tensor,
-    antialias: bool = True,
-) -> tuple[Tensor, Tensor]:
+def inverse_warp(image: Tensor, camera: Camera, views: SeenFrom, antialias: bool = True) -> tuple[Tensor, Tensor]:
     """Paints an image onto the surfaces that other views see.
 
     Nothing is hidden here: a pixel whose surface the input view does not see gets the colour of what stands
-    in front of it. Multiply by a visible mask (`pmv.geometry.visibility`). Differentiable in `image` and
-    `view_depths`.
+    in front of it. Multiply by a visible mask (`pmv.geometry.visibility`). Differentiable in `image` and the
+    views' depth.
 
     Args:
-        image: [1,C,S,S]; view_depths and results are resampled to its size.
+        image: [1,C,S,S]; the views' depth is resampled to its size.
         camera: of the image.
-        view_cameras: P cameras.
-        view_depths: [P,1,D,D] z-depth; view_valid: bool [P,1,D,D].
+        views: what P other cameras see.
         antialias: average 2×2 samples where a pixel covers more than one texel (surfaces that turn away from
             the view but face the input), and a plain bicubic sample, which is sharper, everywhere else.
 
@@ -68,11 +60,11 @@ def inverse_warp(
         colours [P,C,S,S] (0 where there is no surface) and surface, bool [P,1,S,S].
     """
     height, width = image.shape[-2:]
-    edge = edge_step(view_cameras, view_depths.shape[-1])
+    edge = views.edge
 
     def look_up(scale: int) -> tuple[Tensor, Tensor]:
-        depth, valid = resize_depth(view_depths, view_valid, (height * scale, width * scale), edge)
-        points = view_cameras.unproject(torch.where(valid, depth, torch.ones_like(depth)))
+        depth, valid = resize_depth(views.depth, views.valid, (height * scale, width * scale), edge)
+        points = views.camera.unproject(torch.where(valid, depth, torch.ones_like(depth)))
         uv, z = camera.project(points.reshape(1, -1, 3))
         return uv.reshape(*points.shape[:-1], 2), valid & (z > 0).reshape(valid.shape)
 

@@ -177,6 +177,13 @@ def read_mask(path: str | Path, any_extent: bool = False) -> Tensor:
     return mask
 
 
+def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:
+    """uv of all pixel centres: [1,H,W,2] in (0,1), in the type and on the device of `like`."""
+    v = (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) / height
+    u = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) / width
+    return torch.stack([u.expand(height, -1), v[:, None].expand(-1, width)], -1)[None]
+
+
 def resize(image: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Resize ``[N,C,H,W]`` with antialiasing: bicubic for images, kept within the input's range; unchanged where
     sizes agree.

@@ -31,7 +31,7 @@ def blend(warped: Tensor, render: Tensor, weights: Tensor, shift: Tensor | None 
     return (weights * texels + (1 - weights) * fill).clamp(-1.0, 1.0)
 
 
-def colour_shift(warped: Tensor, render: Tensor, known: Tensor, domain: Tensor, blur: float, reach: float) -> Tensor:
+def colour_shift(warped: Tensor, render: Tensor, *, known: Tensor, domain: Tensor, blur: float, reach: float) -> Tensor:
     """Smooth colour offset that joins the render to the photo's texels at the seam and fades away from it.
 
     Inside the known region the offset is the low-frequency part of `warped − render`. From there it is

@@ -9,27 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmv.geometry.camera import Camera
-
 _FEATHER = 0.01
 """Width of the soft edge inside the picture's and the padding's border, in picture widths."""
-
-
-def turned(camera: Camera, yaw: float, pitch: float, pivot: tuple[float, float, float]) -> Camera:
-    """A camera moved around `pivot` by yaw and pitch (radians), keeping its distance, its roll and where it looks past
-    the pivot; zero changes nothing.
-    """
-    if yaw == 0 and pitch == 0:
-        return camera
-    yaw_now, pitch_now = camera.yaw_pitch(pivot)
-    here = Camera.orbit(yaw_now, pitch_now, pivot=pivot)
-    there = Camera.orbit(yaw_now + yaw, pitch_now + pitch, pivot=pivot)
-    turn = there.cam2world[:, :3, :3] @ here.cam2world[:, :3, :3].transpose(1, 2)
-    centre = camera.position.new_tensor(pivot)
-    cam2world = camera.cam2world.clone()
-    cam2world[:, :3, :3] = turn @ camera.cam2world[:, :3, :3]
-    cam2world[:, :3, 3] = ((turn @ (camera.position - centre)[..., None])[..., 0]) + centre
-    return Camera(cam2world, camera.intrinsics)
 
 
 def paste(photo: np.ndarray, picture: Tensor, cover: Tensor, matrix: np.ndarray) -> np.ndarray:

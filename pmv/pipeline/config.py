@@ -12,7 +12,7 @@ import yaml
 
 from pmv import data_path
 from pmv.errors import InputError
-from pmv.stages.table import Stage
+from pmv.pipeline.table import Stage
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,14 @@ class RunConfig:
     """What holds for the whole run.
 
     Args:
-        generator: name of a shipped or fetched generator, or the path of a checkpoint.
-        domain: what it draws, a file of configs/generators; "auto" finds out.
-        seed: of every random number drawn in the run.
+        generator: name of a generator that ships with pmv or was fetched (pmv fetch), or the path of a checkpoint.
+        domain: what it draws, a file of configs/generators: "cars", "cats", "ffhq", "heads"; "auto" finds out from the
+            checkpoint.
+        seed: seed of every random number that the run draws.
         device: "cpu", "cuda", or "auto" (cuda where there is one).
-        perceptual: name of the perceptual distance, or the path of a network's weights, see `pmv.fitting.perceptual`.
+        perceptual: perceptual distance: lpips-alex, lpips-vgg, lpips-squeeze (weights from the torch cache or
+            downloaded once), or lpips-random-alex, -vgg, -squeeze (random weights, need no file; their numbers are not
+            LPIPS numbers), or the path of a heads.safetensors that training.perceptual wrote, its .json beside it.
     """
 
     generator: str
@@ -39,13 +42,18 @@ class GeneratorConfig:
     """Numbers of the generator's specification; None = what the checkpoint says. See `GeneratorSpec`.
 
     Args:
-        radius, pivot, focal: its cameras: distance from, point looked at, focal length in image widths.
-        near, far: ray lengths between which a ray is sampled.
-        background: value in [-1,1] that rays which hit nothing composite to.
+        radius, pivot, focal: cameras: distance from the point looked at (world units), that point, focal length in
+            image widths. None, here and below: what the file of configs/generators or the checkpoint says; the run's
+            config.yaml holds the numbers.
+        near, far: ray lengths, world units, between which a ray is sampled; None where the generator samples its box.
+        background: what rays that hit nothing show, image units [-1,1]; None also where the generator paints a
+            background of its own.
         has_alpha: alpha is the subject's silhouette; false: its surroundings are part of the volume.
         full_head: trained from all sides.
-        plane_convention: a key of `pmv.generators.base.PLANE_AXES`.
-        conditioning_yaw, conditioning_pitch: degrees, the camera that the mapping is told.
+        plane_convention: which axes its planes stand for: eg3d (XY, XZ, ZX), fixed (XY, XZ, ZY), panohead (XY, XZ, YZ).
+            A wrong one draws no head.
+        conditioning_yaw, conditioning_pitch: degrees, where the camera stands that the mapping network is told; 0 = in
+            front.
     """
 
     radius: float | None

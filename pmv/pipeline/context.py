@@ -1,12 +1,17 @@
 """What a stage gets besides its inputs and its config. A stage touches the disk through nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from pmv.fitting.optimise import Step
+from pmv.fitting.perceptual import Perceptual
+from pmv.generators.base import Generator
 
 
 class Progress(Protocol):
@@ -46,6 +51,11 @@ def _ignore(*args: Any, **kwargs: Any) -> None:
     """The default of every hook that shows or saves something: nothing is shown or saved."""
 
 
+def never() -> bool:
+    """The default of `Context.stop`: nobody ends a run before its end."""
+    return False
+
+
 @dataclass(frozen=True)
 class Context:
     """The surroundings of one stage's run.
@@ -62,14 +72,38 @@ class Context:
         video: ``video(name, frames, fps)``: frames uint8 ``[T,H,W,3]``.
         mesh: ``mesh(name, vertices, faces, colours)``: ``[V,3]`` float, ``[F,3]`` int, ``[V,3]`` uint8 or None.
         record: ``record(**floats)`` appends a row of numbers (losses) to the stage's ``stage.json``.
+        stop: True once somebody wants the run to end; asked between steps.
     """
 
-    generator: Any
+    generator: Generator
     device: torch.device
     rng: torch.Generator
-    perceptual: Callable[..., Tensor]
+    perceptual: Perceptual
     progress: Callable[[int, str], Progress] = silent_progress
     preview: Callable[[str, Tensor], None] = _ignore
     video: Callable[[str, np.ndarray, int], None] = _ignore
     mesh: Callable[..., None] = _ignore
     record: Callable[..., None] = _ignore
+    stop: Callable[[], bool] = never
+
+    @contextmanager
+    def following(
+        self, steps: int, description: str, shown: Sequence[str] | None = None
+    ) -> Iterator[Callable[[Step], None]]:
+        """A callback for `pmv.fitting.optimise.optimise` that records every step and shows it in a progress bar.
+
+        Args:
+            steps: of the whole.
+            description: of the bar.
+            shown: names of the losses that stand beside it; None = all.
+        """
+        with self.progress(steps, description) as bar:
+
+            def callback(step: Step) -> None:
+                rolled_back = {"rolled_back": 1.0} if step.rolled_back else {}
+                self.record(step=step.number, **step.losses, **rolled_back, seconds=round(step.seconds, 4))
+                named = {name: value for name, value in step.losses.items() if shown is None or name in shown}
+                bar.set_postfix(**{name: f"{value:.3f}" for name, value in named.items()})
+                bar.update(1)
+
+            yield callback

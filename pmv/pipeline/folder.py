@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pmv.errors import InputError
-from pmv.files.artifacts import Packed, file_hash, fsync_folder, read_json, save_packed, write_json, write_text
+from pmv.files.artifacts import file_hash, fsync_folder, read_json, write_json, write_text
+from pmv.pipeline.packing import Packed, save_packed
 from pmv.pipeline.table import Sources, Stage, Table
 
 OUTPUTS = "outputs.safetensors"

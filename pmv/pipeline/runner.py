@@ -9,7 +9,7 @@ so a change that alters nothing ends where it began.
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cached_property
@@ -22,8 +22,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import pmv
-from pmv.errors import InputError, PmvError
-from pmv.files.artifacts import load_fields, pack, read_header, tensors_hash
+from pmv.errors import InputError, PmvError, Stopped
+from pmv.files.artifacts import read_header, tensors_hash
 from pmv.fitting.perceptual import PerceptualLoss, identity, load_perceptual
 from pmv.generators import load_generator
 from pmv.generators.base import Generator
@@ -33,10 +33,11 @@ from pmv.pictures.images import to_uint8, write_png
 from pmv.pictures.sheets import tile
 from pmv.pictures.video import write_mp4
 from pmv.pipeline.config import Config, plain
-from pmv.pipeline.context import Context
+from pmv.pipeline.context import Context, never
 from pmv.pipeline.device import peak_memory, pick_device
 from pmv.pipeline.folder import RunFolder
 from pmv.pipeline.hashes import stage_hash, stage_seed
+from pmv.pipeline.packing import load_fields, pack
 from pmv.pipeline.record import RunRecord
 from pmv.pipeline.table import Product, Stage
 
@@ -51,15 +52,22 @@ class Runner:
         config: the resolved configuration.
         command: the command line, for ``run.json``.
         generator: a loaded generator instead of ``config.run.generator`` (for tests and library callers).
+        stop: asked between the steps of a fit and between stages whether the run is to end.
     """
 
     def __init__(
-        self, folder: RunFolder, config: Config, command: str = "", generator: Generator | None = None
+        self,
+        folder: RunFolder,
+        config: Config,
+        command: str = "",
+        generator: Generator | None = None,
+        stop: Callable[[], bool] = never,
     ) -> None:
         self.folder = folder
         self.table = folder.table
         self.config = config
         self.command = command
+        self.stop = stop
         self.origins = self.table.origins()
         self.device = pick_device(config.run.device)
         if generator is None:
@@ -87,6 +95,7 @@ class Runner:
 
         Raises:
             PmvError: an input cannot be used. Finished stages stay.
+            Stopped: `stop` said so. Finished stages stay.
         """
         forced = self.table.find(first) if first else len(self.table)
         last = self.table.find(until) if until else len(self.table) - 1
@@ -126,8 +135,10 @@ class Runner:
             log.warning("%s: its outputs were altered or damaged; it runs again", stage.folder)
         started = time.monotonic()
         try:
+            if self.stop():
+                raise Stopped
             self._run_stage(stage, key, inputs)
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit, Stopped):
             log.warning(
                 "interrupted in %s; finished stages are kept. Go on with: pmv invert --resume %s",
                 stage.name,
@@ -217,6 +228,7 @@ class Runner:
                 folder / f"{name}.ply", vertices, faces, colours
             ),
             record=lambda **losses: rows.append({k: float(v) for k, v in losses.items()}),
+            stop=self.stop,
         )
 
     # --- what the run leaves besides its stages

@@ -9,11 +9,12 @@ import torch
 from pmv.apps.attributes import INVERSION, RECORD, SHEET, edit_run
 from pmv.apps.render import write_sheet
 from pmv.errors import InputError
-from pmv.files.artifacts import load_fields, read_header, read_json, tensors_hash
+from pmv.files.artifacts import read_header, read_json, tensors_hash
 from pmv.generators import EG3DGenerator, save_generator
 from pmv.generators.directions import FILE_NAME, Direction, Directions, save_directions
 from pmv.inversion import load_inversion, save_inversion
 from pmv.pictures.images import read_image
+from pmv.pipeline.packing import load_fields
 
 
 @pytest.fixture
@@ -133,9 +134,10 @@ def test_what_no_head_has_is_warned_of_and_sums_are_judged_too(run: Path, caplog
         (["smile=100"], r"too much"),
     ],
 )
-def test_requests_that_cannot_be_met(run: Path, settings: list[str], message: str):
-    with pytest.raises(InputError, match=message):
+def test_requests_that_cannot_be_met(run: Path, told_before, settings: list[str], message: str):
+    with pytest.raises(InputError, match=message) as caught:
         edit_run(run, settings, None)
+    told_before(str(caught.value), " ".join(settings) or "nothing")
     assert sorted(path.name for path in run.parent.iterdir()) == sorted(
         ["run", "tiny.safetensors", "tiny.json", FILE_NAME]
     )

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import pmv.files.artifacts
-import run_inversion
+from pmv.apps import cli
 from pmv.generators import EG3DGenerator, save_generator
 from pmv.portrait import landmarks
 from tests.conftest import ROOT
@@ -110,11 +110,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_generator: EG3DGenerator
 
 @pytest.fixture
 def refused(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, told_before: Callable
 ) -> Callable[..., str]:
-    """Run a command that must fail; returns its one line. `tmp_path` must look as before."""
+    """Run a command that must fail; returns its one line, as it was told before. `tmp_path` must look as before.
 
-    def execute(*arguments: str | Path) -> str:
+    `case` tells several lines of one test apart.
+    """
+
+    def execute(*arguments: str | Path, case: str = "") -> str:
         monkeypatch.chdir(tmp_path)
         given = ["pmv", *map(str, arguments), "--generator", str(tiny), "--device", "cpu", *QUICK]
         monkeypatch.setattr(sys, "argv", given)
@@ -122,13 +125,14 @@ def refused(
         handler, before = signal.getsignal(signal.SIGTERM), sorted(tmp_path.rglob("*"))
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
-            run_inversion.main()
+            cli.main()
         signal.signal(signal.SIGTERM, handler)
         out, error = capsys.readouterr()
         told = [line for line in error.splitlines() if line.startswith("pmv: error: ")]
         assert (caught.value.code, out, len(told)) == (2, "", 1), error
         assert "Traceback" not in error
         assert sorted(tmp_path.rglob("*")) == before, "nothing half-written is left"
+        told_before(told[0], case)
         return told[0]
 
     return execute
@@ -177,7 +181,7 @@ def test_folders_that_cannot_be_used(refused, tmp_path: Path):
         ("full", "something else"),
     ):
         for command in ("prepare", "invert"):
-            told = refused(command, *ALIGNED, "--out", out)
+            told = refused(command, *ALIGNED, "--out", out, case=f"{command} --out {out}")
             assert out in told and message in told
 
 

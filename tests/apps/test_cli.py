@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -19,7 +19,7 @@ import torch
 import yaml
 from PIL import Image
 
-import run_inversion
+from pmv.apps import cli
 from pmv.files.artifacts import file_hash, tensors_hash
 from pmv.generators import EG3DGenerator, load_generator, save_generator
 from pmv.generators.directions import FILE_NAME, Direction, Directions, save_directions
@@ -27,6 +27,9 @@ from pmv.inversion import load_inversion
 from pmv.pictures.images import read_image, write_png
 from pmv.stages.table import TABLE
 from tests.conftest import ROOT
+
+Pmv = Callable[..., tuple[int, str, str]]
+"""Words of the command line → exit code, stdout, stderr."""
 
 SMALL = [
     "prepare.search_yaw_steps=3",
@@ -51,7 +54,7 @@ SMALL = [
 
 def start(arguments: Sequence[str | Path], cwd: Path, module: bool = False) -> subprocess.Popen:
     """A process of the command line, `pmv …` or `python run_inversion.py …`."""
-    script = ["-c", "import run_inversion; run_inversion.main()"] if module else [str(ROOT / "run_inversion.py")]
+    script = ["-c", "from pmv.apps.cli import main; main()"] if module else [str(ROOT / "run_inversion.py")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, *script, *map(str, arguments)],
@@ -71,9 +74,7 @@ def call(arguments: Sequence[str | Path], cwd: Path, module: bool = False) -> tu
 
 
 @pytest.fixture
-def pmv(
-    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> Callable[..., tuple[int, str, str]]:
+def pmv(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Pmv:
     """Run the command line in this process, in the folder `work`; returns exit code, stdout, stderr."""
 
     def execute(*arguments: str) -> tuple[int, str, str]:
@@ -83,7 +84,7 @@ def pmv(
         handler = signal.getsignal(signal.SIGTERM)
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
-            run_inversion.main()
+            cli.main()
         signal.signal(signal.SIGTERM, handler)
         assert isinstance(caught.value.code, int)
         return caught.value.code, *capsys.readouterr()
@@ -125,7 +126,7 @@ def kill_in(process: subprocess.Popen, folder: Path, number: int) -> int:
     return process.returncode
 
 
-def test_a_portrait_becomes_a_head_and_survives_signals(work: Path, pmv: Callable[..., tuple[int, str, str]]):
+def test_a_portrait_becomes_a_head_and_survives_signals(work: Path, pmv: Pmv):
     """The whole pipeline: complete; ended by SIGTERM in latent and SIGKILL in tune, then resumed to the same bytes."""
     reference = start(invert(work, "reference"), work)
     process = start(["invert", *invert(work, "killed", "--set", "tune.steps=40")], work, module=True)
@@ -202,13 +203,20 @@ def test_a_portrait_becomes_a_head_and_survives_signals(work: Path, pmv: Callabl
     ],
 )
 def test_what_cannot_be_used_is_told_in_one_line(
-    work: Path, pmv: Callable[..., tuple[int, str, str]], arguments: list[str], message: str
+    work: Path,
+    pmv: Pmv,
+    told_before: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
 ):
+    monkeypatch.setenv("PMV_MEDIAPIPE", str(work / "nothing"))  # one answer, whether or not they are installed
     Image.new("RGB", (40, 30)).save(work / "wide.png")
     before = sorted(work.iterdir())
     code, out, error = pmv("invert", *arguments)
     told = [line for line in error.splitlines() if line.startswith("pmv: error: ")]
     assert (code, out, len(told)) == (2, "", 1) and message in told[0] and "Traceback" not in error
+    told_before(told[0], " ".join(arguments))
     assert sorted(work.iterdir()) == before, "nothing half-written is left"
 
 
@@ -221,7 +229,7 @@ def ran(run: Path) -> list[str]:
     return [name for name, stage in stages.items() if stage["ran"]]
 
 
-def test_edits_on_a_finished_run_keep_pivot_and_geometry(work: Path, pmv: Callable[..., tuple[int, str, str]]):
+def test_edits_on_a_finished_run_keep_pivot_and_geometry(work: Path, pmv: Pmv):
     Image.new("RGBA", (20, 10), (255, 0, 0, 200)).save(work / "logo.png")
     run, after = work / "mine", ["edit", "visibility", "warp", "inpaint", "retune", "evaluate"]
     code, _, error = pmv("invert", *invert(work, "mine"))
@@ -262,7 +270,7 @@ def test_edits_on_a_finished_run_keep_pivot_and_geometry(work: Path, pmv: Callab
     assert code == 0 and hashes(work / "fresh") == once, error
 
 
-def test_what_is_out_of_distribution_can_be_overruled(work: Path, pmv: Callable[..., tuple[int, str, str]]):
+def test_what_is_out_of_distribution_can_be_overruled(work: Path, pmv: Pmv):
     mask = np.zeros((32, 32, 3), np.uint8)
     mask[10:20, 10:20] = 255
     write_png(work / "strange.png", mask)
@@ -297,7 +305,7 @@ def test_what_is_out_of_distribution_can_be_overruled(work: Path, pmv: Callable[
     ],
 )
 def test_edits_that_cannot_be_used_are_told_in_one_line(
-    work: Path, pmv: Callable[..., tuple[int, str, str]], arguments: tuple[str, ...], message: str
+    work: Path, pmv: Pmv, told_before: Callable[..., None], arguments: tuple[str, ...], message: str
 ):
     Image.new("RGBA", (20, 10), (255, 0, 0, 200)).save(work / "logo.png")
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(work / "clear.png")
@@ -309,25 +317,77 @@ def test_edits_that_cannot_be_used_are_told_in_one_line(
     code, out, error = pmv("invert", *invert(work, "never", *arguments))
     told = [line for line in error.splitlines() if line.startswith("pmv: error: ")]
     assert (code, out, len(told)) == (2, "", 1) and message in told[0] and "Traceback" not in error
+    told_before(told[0], " ".join(arguments))
     if (work / "never").exists():  # an overlay meets the head only once there is one: finished stages are kept
         assert "does not touch" in message and not (work / "never" / "04_edit").exists()
         shutil.rmtree(work / "never")
     assert sorted(work.iterdir()) == before, "nothing half-written is left"
 
 
-def test_every_command_explains_itself_without_loading_torch(work: Path):
-    def walk(command: click.Command, path: list[str]):
-        yield path, command
-        for name, child in getattr(command, "commands", {}).items():
-            yield from walk(child, [*path, name])
+def walk(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """A command and all below it, each with the words that call it."""
+    yield path, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from walk(child, (*path, name))
 
-    for path, command in walk(run_inversion.cli, []):
+
+def test_every_command_explains_itself():
+    for path, command in walk(cli.cli):
         assert command.help, path
         assert all(p.help for p in command.params if isinstance(p, click.Option)), path
-    code = "import sys, run_inversion\ntry: run_inversion.main()\nexcept SystemExit: print('torch' in sys.modules)"
+
+
+SLOW_TO_IMPORT = {"torch", "numpy", "PIL", "cv2", "scipy", "requests"}
+LIMIT = 0.5
+"""Seconds of the processor, not of the clock, which depends on what else the machine does."""
+
+
+def cost(code: str) -> tuple[float, set[str]]:
+    """Processor seconds of a fresh Python that runs `code`, and what it has imported of `SLOW_TO_IMPORT`."""
+    code += f"\nimport sys, time\nprint('\\n', time.process_time(), *(sys.modules.keys() & {SLOW_TO_IMPORT!r}))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code, "--help"], env=environment, capture_output=True, text=True)
-    assert done.stdout.rstrip().endswith("False") and "invert" in done.stdout
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    seconds, *imported = done.stdout.splitlines()[-1].split()
+    return float(seconds), set(imported)
+
+
+def test_importing_pmv_is_quick():
+    seconds, imported = cost("import pmv; assert 'load_inversion' in dir(pmv); pmv.__version__")
+    assert not imported and seconds < LIMIT
+
+
+def test_help_of_every_command_is_quick():
+    """All in one process, so each of them for itself is quicker still."""
+    paths = [[*path, "--help"] for path, _ in walk(cli.cli)]
+    seconds, imported = cost(
+        f"from pmv.apps.cli import cli\nfor words in {paths}: cli.main(words, prog_name='pmv', standalone_mode=False)"
+    )
+    assert len(paths) > 10 and not imported and seconds < LIMIT
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["invert"], "give either an IMAGE or --resume RUN"),
+        (["invert", "head.png", "--resume", "run"], "give either an IMAGE or --resume RUN"),
+        (["invert", "--resume", "run", "--out", "other"], "--out names a new run"),
+        (["invert", "head.png", "--clear-edits"], "--clear-edits takes back the edits of a run"),
+        (["render", "run", "--out", "views.gif"], "--out ends in .png or .mp4"),
+        (["render", "run", "--out", "turn.mp4", "--yaw", "1", "--yaw", "2"], "an MP4 takes one --yaw"),
+        (["render", "run", "--out", "turn.mp4", "--uncrop"], "--uncrop writes one view"),
+        (["render", "run", "--out", "a.png", "--uncrop", "--yaw", "1", "--yaw", "2"], "--uncrop writes one view"),
+        (["fetch", "--from", "x.pkl"], "--from needs a NAME"),
+        (["fetch", "--list", "x"], "--list takes neither NAME nor --from"),
+        (["heads", "sheet", "--makehuman", ".", "--out", "s.png", "--seeds", "a"], "'a' is not a list such as 0,1,2"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    pmv: Pmv, told_before: Callable[..., None], arguments: list[str], message: str
+):
+    code, out, error = pmv(*arguments)
+    told = error.splitlines()[-1]
+    assert (code, out) == (2, "") and message in told and error.startswith("Usage: ")
+    told_before(told, " ".join(arguments))
 
 
 def test_readme_begins_with_the_two_commands_and_ci_finds_one_of_them():

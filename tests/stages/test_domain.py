@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from pmv.apps import invert as invert_module
 from pmv.apps.invert import Request, invert
 from pmv.errors import InputError
 from pmv.files.artifacts import file_hash, read_json
@@ -21,7 +22,6 @@ from pmv.geometry.camera import EG3D_FOCAL
 from pmv.pictures.images import write_png
 from pmv.pipeline.config import GeneratorConfig, load_config, plain, read_yaml
 from pmv.pipeline.runner import Runner
-from pmv.stages import invert as invert_module
 from pmv.stages.coarse import pseudo_cameras
 from pmv.stages.domain import domain_layers, domain_names, find_domain, guess_domain
 from pmv.stages.evaluate import turntable

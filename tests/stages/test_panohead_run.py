@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from pmv.apps.invert import Request, invert
-from pmv.files.artifacts import load_fields, read_json
+from pmv.files.artifacts import read_json
 from pmv.generators import PanoHeadGenerator
 from pmv.pictures.images import read_image, write_png
+from pmv.pipeline.packing import load_fields
 from pmv.stages.table import TABLE
 
 SETTINGS = (

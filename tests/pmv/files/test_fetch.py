@@ -18,11 +18,11 @@ from click.testing import CliRunner
 
 import pmv.files.fetch
 import pmv.files.manifest
+from pmv.apps.cli import cli
 from pmv.errors import AssetsError, InputError, PmvError
 from pmv.files.artifacts import file_hash
 from pmv.files.fetch import fetch
 from pmv.files.manifest import Entry, cached, manifest, pin_path
-from run_inversion import cli
 
 NAME = "weights"
 CHUNK = pmv.files.fetch._CHUNK

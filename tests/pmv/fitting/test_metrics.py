@@ -7,6 +7,7 @@ from skimage.metrics import structural_similarity
 
 from pmv.fitting.metrics import cross_view_consistency, psnr, ssim
 from pmv.geometry.camera import Camera
+from pmv.geometry.scene import SeenFrom
 from tests.scenes import sphere_view
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -48,12 +49,9 @@ def test_consistency_knows_the_right_texture_from_a_wrong_one():
     views = Camera.orbit(torch.tensor([-0.3, 0.3]), 0.0)
     image, depth, alpha = sphere_view(camera, 64)
     truth, view_depth, view_alpha = sphere_view(views, 64)
-    right, covisible = cross_view_consistency(
-        image, depth, alpha, camera, truth, view_depth, view_alpha, views, tolerance=0.01
-    )
-    wrong, _ = cross_view_consistency(
-        image, depth, alpha, camera, truth.flip(3), view_depth, view_alpha, views, tolerance=0.01
-    )
+    seen, seen_in_others = SeenFrom(camera, depth, alpha > 0), SeenFrom(views, view_depth, view_alpha > 0)
+    right, covisible = cross_view_consistency(image, seen, truth, seen_in_others, tolerance=0.01)
+    wrong, _ = cross_view_consistency(image, seen, truth.flip(3), seen_in_others, tolerance=0.01)
     assert right.min() > 35
     assert wrong.max() < 20
     assert 0.4 < covisible.min() and covisible.max() < 0.95
@@ -62,5 +60,7 @@ def test_consistency_knows_the_right_texture_from_a_wrong_one():
 def test_nothing_covisible_is_nan():
     camera, back = Camera.orbit(0.0, 0.0), Camera.orbit(torch.pi, 0.0)
     image, depth, alpha = sphere_view(camera, 32)
-    value, covisible = cross_view_consistency(image, depth, alpha, camera, *sphere_view(back, 32), back, 0.01)
+    other, view_depth, view_alpha = sphere_view(back, 32)
+    seen, seen_in_other = SeenFrom(camera, depth, alpha > 0), SeenFrom(back, view_depth, view_alpha > 0)
+    value, covisible = cross_view_consistency(image, seen, other, seen_in_other, 0.01)
     assert torch.isnan(value).all() and not covisible.any()

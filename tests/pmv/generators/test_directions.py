@@ -52,7 +52,7 @@ def test_an_unknown_attribute_is_answered_with_those_there_are(tiny_generator: E
 
 
 def test_other_weights_are_refused(checkpoint: Path):
-    with pytest.raises(CheckpointError, match=r"other weights.*python -m training\.directions"):
+    with pytest.raises(CheckpointError, match=r"other weights.*python -m pmv\.training\.directions"):
         load_directions(checkpoint, "0" * 64)
 
 

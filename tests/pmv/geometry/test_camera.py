@@ -152,3 +152,11 @@ def test_bad_cameras_are_refused(tmp_path):
     Camera.orbit(0.0, 0.0).save(label_file, ["a.png"])
     with pytest.raises(InputError, match=r"no camera for b\.png"):
         Camera.load(label_file, "b.png")
+
+
+def test_a_turned_camera_keeps_its_roll_and_distance():
+    camera = Camera.orbit(0.2, 0.1, 2.7, (0, 0, 0.2), roll=0.1)
+    assert camera.turned(0, 0, (0, 0, 0)) is camera
+    moved = camera.turned(0.3, -0.05, (0.0, 0.0, 0.2))
+    wanted = Camera.orbit(0.5, 0.05, 2.7, (0, 0, 0.2), roll=0.1)
+    torch.testing.assert_close(moved.cam2world, wanted.cam2world, atol=1e-5, rtol=0)

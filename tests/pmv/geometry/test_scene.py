@@ -11,11 +11,11 @@ from pmv.geometry.scene import (
     depth_mesh,
     depth_normals,
     edge_step,
-    pixel_grid,
     resize_depth,
     sample_depth,
     surface_points,
 )
+from pmv.pictures.images import pixel_grid
 from tests.scenes import sphere_view, steps_view
 
 FRONT = Camera.orbit(0.0, 0.0)

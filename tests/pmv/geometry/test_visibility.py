@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from pmv.geometry.camera import Camera
-from pmv.geometry.scene import edge_step, surface_points
+from pmv.geometry.scene import SeenFrom, surface_points
 from pmv.geometry.visibility import (
+    Cuts,
     depth_agreement,
     facing,
+    marked_surface,
     mutual_depth,
-    surface_mask,
     trusted_texels,
     view_confidence,
     visibility_confidence,
@@ -27,20 +28,8 @@ def confidence_of(scene, tolerance=0.01, max_degrees=70.0, view_max_degrees=80.0
     _, depth, alpha = scene(INPUT, size)
     _, view_depth, view_alpha = scene(VIEWS, size)
     points, normals, surface = surface_points(view_depth, view_alpha > 0, VIEWS, size)
-    everywhere = torch.ones(1, 1, size, size)
-    confidence = visibility_confidence(
-        points,
-        normals,
-        VIEWS,
-        INPUT,
-        depth,
-        alpha > 0,
-        everywhere,
-        edge_step(INPUT, size),
-        tolerance,
-        max_degrees,
-        view_max_degrees,
-    )
+    source, cuts = SeenFrom(INPUT, depth, alpha > 0), Cuts(tolerance, max_degrees, view_max_degrees)
+    confidence = visibility_confidence(points, normals, views=VIEWS, source=source, cuts=cuts)
     return confidence * surface, points, surface
 
 
@@ -96,19 +85,17 @@ def test_what_the_square_hides_from_the_input_stays_unmarked():
 def test_tolerance_decides_how_wrong_the_geometry_may_be():
     _, depth, alpha = sphere_view(INPUT, SIZE)
     points, normals, surface = surface_points(*(lambda d, a: (d, a > 0))(*sphere_view(INPUT, SIZE)[1:]), INPUT, SIZE)
-    moved = depth + 0.02
-    everywhere = torch.ones(1, 1, SIZE, SIZE)
+    moved = SeenFrom(INPUT, depth + 0.02, alpha > 0)
     for tolerance, expected in ((0.01, False), (0.05, True)):
-        confidence = visibility_confidence(
-            points, normals, INPUT, INPUT, moved, alpha > 0, everywhere, edge_step(INPUT, SIZE), tolerance, 60.0, 60.0
-        )
+        cuts = Cuts(tolerance, 60.0, 60.0)
+        confidence = visibility_confidence(points, normals, views=INPUT, source=moved, cuts=cuts)
         assert bool((confidence > 0.5).any()) is expected
     assert surface.any()
 
 
 def test_mutual_depth_is_the_input_surface_seen_from_the_view():
     _, depth, alpha = sphere_view(INPUT, SIZE)
-    seen, hit = mutual_depth(INPUT, depth, alpha > 0, VIEWS, SIZE, edge_step(INPUT, SIZE))
+    seen, hit = mutual_depth(SeenFrom(INPUT, depth, alpha > 0), VIEWS, SIZE)
     _, truth, _ = sphere_view(VIEWS, SIZE)
     points = VIEWS.unproject(truth)
     frontal = hit & (points[..., 2] > 0.15)[:, None]  # the cap that the input surely sees
@@ -121,7 +108,8 @@ def test_trusted_texels_keep_away_from_outlines_and_steps():
     _, depth, alpha = steps_view(INPUT, 64)
     foreground = torch.ones(1, 1, 128, 128)
     foreground[..., :32] = 0
-    trusted = trusted_texels(foreground, depth, alpha, edge_step(INPUT, 64), 0.05, 0.03)
+    source = SeenFrom(INPUT, depth, alpha > 0)
+    trusted = trusted_texels(source, foreground, silhouette_erode=0.05, edge_erode=0.03)
     assert trusted.shape == foreground.shape
     row = trusted[0, 0, 64]
     assert not row[: 32 + 6].any() and row[32 + 7]
@@ -130,7 +118,7 @@ def test_trusted_texels_keep_away_from_outlines_and_steps():
     for border in (64 - half, 64 + half):
         assert not row[int(border) - 3 : int(border) + 4].any()
     assert row[64] and row[64 + int(half) + 8]
-    without = trusted_texels(foreground, depth, alpha, edge_step(INPUT, 64), 0.05, 0.0)
+    without = trusted_texels(source, foreground, silhouette_erode=0.05, edge_erode=0.0)
     assert without[0, 0, 64, 40:].all()
 
 
@@ -151,12 +139,13 @@ def test_gradcheck():
     view = Camera.orbit(0.25, 0.1).to(torch.float64)
     _, depth, alpha = sphere_view(camera, 6, radius=0.42)
     _, view_depth, view_alpha = sphere_view(view, 4, radius=0.42)
-    everywhere = torch.ones(1, 1, 6, 6, dtype=torch.float64)
+    cuts = Cuts(0.05, 60.0, 60.0)
 
     def confidence(d, v):
         points = view.unproject(v)
         normals = torch.nn.functional.normalize(points, dim=-1).permute(0, 3, 1, 2)
-        return visibility_confidence(points, normals, view, camera, d, alpha > 0, everywhere, 1.0, 0.05, 60.0, 60.0)
+        source = SeenFrom(camera, d, alpha > 0)
+        return visibility_confidence(points, normals, views=view, source=source, cuts=cuts)
 
     # off by part of the tolerance, where the confidence has a slope
     inputs = (depth.requires_grad_(), (view_depth + 0.04).requires_grad_())
@@ -172,7 +161,8 @@ def test_a_marked_surface_is_found_from_any_side_and_nothing_behind_it():
     _, depth, alpha = sphere_view(INPUT, SIZE)
     cap = (INPUT.unproject(depth)[..., 2] > 0.1)[:, None] & (alpha > 0)
     _, depths, alphas = sphere_view(views, SIZE)
-    seen = surface_mask(cap.float(), INPUT, depth, alpha > 0, views, depths, alphas > 0, 0.05)
+    source, others = SeenFrom(INPUT, depth, alpha > 0), SeenFrom(views, depths, alphas > 0)
+    seen = marked_surface(cap.float(), source=source, views=others, tolerance=0.05)
     truth = ((views.unproject(depths)[..., 2] > 0.1)[:, None] & (alphas > 0)).float()
     assert seen.shape == truth.shape and (seen - truth).abs().mean() < 0.01
     assert truth[1].sum() > 200 and not seen[2].any()

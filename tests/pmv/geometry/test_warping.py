@@ -5,8 +5,9 @@ import torch
 
 from pmv.fitting.metrics import psnr
 from pmv.geometry.camera import Camera
-from pmv.geometry.scene import pixel_grid
+from pmv.geometry.scene import SeenFrom
 from pmv.geometry.warping import inverse_warp, sample_image, texels_per_pixel
+from pmv.pictures.images import pixel_grid
 from tests.scenes import sphere_view, steps_view
 
 INPUT = Camera.orbit(0.0, 0.0)
@@ -30,7 +31,7 @@ def test_warped_view_is_the_true_view(depth_size):
     image, _, _ = sphere_view(INPUT, size)
     truth, _, _ = sphere_view(VIEWS, size)
     _, depth, alpha = sphere_view(VIEWS, depth_size)
-    warped, surface = inverse_warp(image, INPUT, VIEWS, depth, alpha > 0)
+    warped, surface = inverse_warp(image, INPUT, SeenFrom(VIEWS, depth, alpha > 0))
     assert warped.shape == truth.shape and surface.shape == (2, 1, size, size)
     mask = seen_cap(size)
     assert mask.mean() > 0.1
@@ -45,7 +46,7 @@ def test_texels_are_sampled_at_full_resolution():
     grid = torch.arange(size)
     image = ((grid[:, None] + grid) % 2 * 2.0 - 1).expand(1, 3, size, size)
     _, depth, alpha = steps_view(INPUT, 32)
-    warped, _ = inverse_warp(image, INPUT, INPUT, depth, alpha > 0)
+    warped, _ = inverse_warp(image, INPUT, SeenFrom(INPUT, depth, alpha > 0))
     assert torch.allclose(warped, image, atol=2e-2)
 
 
@@ -55,11 +56,12 @@ def test_antialiasing_acts_on_minified_texels_only():
     image = torch.rand(1, 3, size, size, generator=generator) * 2 - 1
     side = Camera.orbit(1.1, 0.0)
     _, depth, alpha = steps_view(side, size)
-    plain, _ = inverse_warp(image, INPUT, side, depth, alpha > 0, antialias=False)
-    smooth, _ = inverse_warp(image, INPUT, side, depth, alpha > 0)
+    seen = SeenFrom(side, depth, alpha > 0)
+    plain, _ = inverse_warp(image, INPUT, seen, antialias=False)
+    smooth, _ = inverse_warp(image, INPUT, seen)
     assert smooth.var() < 0.8 * plain.var()
-    same, _ = inverse_warp(image, side, side, depth, alpha > 0)
-    assert torch.allclose(same, inverse_warp(image, side, side, depth, alpha > 0, antialias=False)[0], atol=1e-4)
+    same, _ = inverse_warp(image, side, seen)
+    assert torch.allclose(same, inverse_warp(image, side, seen, antialias=False)[0], atol=1e-4)
 
 
 def test_sampling_at_pixel_centres_returns_the_image():
@@ -85,7 +87,7 @@ def test_gradcheck():
     assert alpha.all()
 
     def warp(i, d):
-        return inverse_warp(i, camera, view, d, alpha > 0)[0]
+        return inverse_warp(i, camera, SeenFrom(view, d, alpha > 0))[0]
 
     assert torch.autograd.gradcheck(warp, (image.requires_grad_(), depth.requires_grad_()))
 

@@ -1,4 +1,4 @@
-"""Overlays: blend modes, placement, and surfaces that are unrolled without stretching."""
+"""Overlays: blend modes and placement, flat and on a surface."""
 
 import math
 
@@ -9,7 +9,8 @@ from torch import Tensor
 from pmv.errors import InputError
 from pmv.geometry.camera import Camera
 from pmv.geometry.scene import surface_points
-from pmv.pictures.overlay import BLENDS, Blend, Placement, blend_colours, draw_overlay, surface_coordinates
+from pmv.geometry.unroll import unrolled
+from pmv.pictures.overlay import BLENDS, Blend, Placement, blend_colours, draw_overlay
 from tests.scenes import sphere_view
 
 SIZE = 96
@@ -17,19 +18,14 @@ CAMERA = Camera.orbit(0.3, 0.1)
 
 
 def on_image(image: Tensor, picture: Tensor, placement: Placement, alpha: Tensor | None = None):
-    return draw_overlay(image, picture, alpha, placement, image[:, :1], image[:, :1] > 9, CAMERA)
+    return draw_overlay(image, picture, alpha, placement)
 
 
-def cylinder_depth(radius: float, size: int) -> tuple[Tensor, Tensor, Camera]:
-    """An upright cylinder around the y axis seen from the front: depth, valid, camera."""
-    camera = Camera.orbit(0.0, 0.0)
-    origin, direction = camera.rays(size)
-    a = direction[..., [0, 2]].square().sum(-1)
-    b = (direction * origin)[..., [0, 2]].sum(-1)
-    root = b**2 - a * (origin[..., [0, 2]].square().sum(-1) - radius**2)
-    distance = (-b - root.clamp(min=0).sqrt()) / a
-    shape = (1, 1, size, size)
-    return distance.reshape(shape), (root > 0).reshape(shape), camera
+def cover_on_ball(placement: Placement, depth: Tensor, valid: Tensor, camera: Camera, size: int = SIZE) -> Tensor:
+    """Coverage [1,1,S,S] of a square decal that follows the surface of a depth map."""
+    image = torch.zeros(1, 3, size, size)
+    surface = unrolled(depth, valid, camera, at=placement.at, width=placement.size, aspect=1.0, side=size)
+    return draw_overlay(image, image, None, placement, surface)[1]
 
 
 @pytest.mark.parametrize(
@@ -81,52 +77,16 @@ def test_fine_patterns_are_averaged_and_clear_pixels_lend_no_colour():
     assert (out[..., 26:38, 26:38] - 0.5).abs().max() < 0.02 and (cover[..., 26:38, 26:38] - 0.5).abs().max() < 0.02
 
 
-def test_a_cylinder_is_unrolled_exactly():
-    radius, at = 0.2, (0.62, 0.5)
-    depth, valid, camera = cylinder_depth(radius, SIZE)
-    placement = Placement(at, 0.2, follow_surface=True)
-    flat, known = surface_coordinates(depth, valid, camera, placement, 1.0, SIZE)
-    points = surface_points(depth, valid, camera, SIZE)[0][0]
-    turn = torch.atan2(points[..., 0], points[..., 2])
-    row, column = SIZE // 2, int(at[0] * SIZE)
-    width = (2.7 - points[row, column, 2]) / camera.intrinsics[0, 0, 0]
-    arc = radius * (turn - turn[row, column]) / width
-    height = -(points[..., 1] - points[row, column, 1]) / width
-    inside = known & (flat.abs() < 0.1).all(-1)
-    assert inside.sum() > 150
-    assert ((flat[..., 0] - flat[row, column, 0]) - arc)[inside].abs().max() < 0.01 * placement.size
-    assert ((flat[..., 1] - flat[row, column, 1]) - height)[inside].abs().max() < 0.01 * placement.size
-
-
-@pytest.mark.parametrize("at", [(0.5, 0.5), (0.64, 0.45)])
-def test_a_sphere_is_unrolled_almost_isometrically(at: tuple[float, float]):
-    _, depth, alpha = sphere_view(CAMERA, 64)
-    placement = Placement(at, 0.2, follow_surface=True)
-    flat, known = surface_coordinates(depth, alpha > 0.5, CAMERA, placement, 1.0, SIZE)
-    points = surface_points(depth, alpha > 0.5, CAMERA, SIZE)[0][0]
-    z = CAMERA.project(points.reshape(1, -1, 3))[1].reshape(SIZE, SIZE)
-    row, column = (int(c * SIZE) for c in at[::-1])
-    width = z[row, column] / CAMERA.intrinsics[0, 0, 0]
-    inside = known & (flat.abs() < 0.1).all(-1)
-    for axis in (0, 1):
-        pair = inside.narrow(axis, 1, SIZE - 1) & inside.narrow(axis, 0, SIZE - 1)
-        true = (points.narrow(axis, 1, SIZE - 1) - points.narrow(axis, 0, SIZE - 1)).norm(dim=-1)[pair] / width
-        drawn = (flat.narrow(axis, 1, SIZE - 1) - flat.narrow(axis, 0, SIZE - 1)).norm(dim=-1)[pair]
-        assert (drawn / true - 1).abs().max() < 0.06 and (drawn / true).mean().item() == pytest.approx(1, abs=0.015)
-    # a projection along the anchor's normal is off by 1/cos 24° = 1.09 at the rim
-
-
 def test_a_decal_keeps_its_size_where_the_surface_turns_away():
     """On a slope the picture of the decal is foreshortened; its area on the surface is not."""
     _, depth, alpha = sphere_view(CAMERA, 64)
-    image = torch.zeros(1, 3, SIZE, SIZE)
     points = surface_points(depth, alpha > 0.5, CAMERA, SIZE)[0][0]
     across, down = points[:-1, 1:] - points[:-1, :-1], points[1:, :-1] - points[:-1, :-1]
     area = torch.linalg.cross(across, down).norm(dim=-1)
     areas, pixels = [], []
     for x in (0.5, 0.68):
         placement = Placement((x, 0.5), 0.12, follow_surface=True)
-        _, cover = draw_overlay(image, image, None, placement, depth, alpha > 0.5, CAMERA)
+        cover = cover_on_ball(placement, depth, alpha > 0.5, CAMERA)
         areas.append((cover[0, 0, :-1, :-1] * area).sum().item())
         pixels.append(cover.sum().item())
     assert pixels[1] < 0.9 * pixels[0]
@@ -138,8 +98,7 @@ def test_a_decal_does_not_jump_over_a_gap():
     depth, camera = depth.clone(), Camera.orbit(0.0, 0.0)
     depth[..., 36:] += 0.1  # a step of half the ball's radius
     placement = Placement((0.5, 0.5), 0.3, follow_surface=True)
-    image = torch.zeros(1, 3, 64, 64)
-    _, cover = draw_overlay(image, image, None, placement, depth, alpha > 0.5, camera)
+    cover = cover_on_ball(placement, depth, alpha > 0.5, camera, 64)
     assert cover[..., 30, 24:35].min() > 0.99 and cover[..., 37:].max() == 0
 
 
@@ -154,6 +113,10 @@ def test_what_cannot_be_placed_is_refused():
     ):
         with pytest.raises(InputError):
             Placement(**{"at": (0.5, 0.5), "size": 0.2, **values})
-    _, depth, alpha = sphere_view(CAMERA, 32)
-    with pytest.raises(InputError, match="does not lie on the head"):
-        surface_coordinates(depth, alpha > 0.5, CAMERA, Placement((0.02, 0.5), 0.2, follow_surface=True), 1.0, SIZE)
+    image = torch.zeros(1, 3, 8, 8)
+    for placement, surface in (
+        (Placement((0.5, 0.5), 0.2, follow_surface=True), None),
+        (Placement((0.5, 0.5), 0.2), (torch.zeros(8, 8, 2), torch.ones(8, 8) > 0)),
+    ):
+        with pytest.raises(ValueError, match="follows"):
+            draw_overlay(image, image, None, placement, surface)

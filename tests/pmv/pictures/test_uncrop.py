@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pmv.geometry.camera import Camera
-from pmv.pictures.uncrop import paste, soft_cover, turned
+from pmv.pictures.uncrop import paste, soft_cover
 from pmv.portrait.crop import cut
 from pmv.portrait.photo import Photo
 
@@ -42,11 +41,3 @@ def test_the_cover_fades_at_the_border_of_what_is_known():
     cover = soft_cover(torch.ones(1, 1, 200, 200), valid)[0, 0]
     assert cover[:50].max() == 0 and cover[60:150, 10:190].min() == 1
     assert 0 < cover[50, 100] < 1 and 0 < cover[100, 0] < 1 and 0 < cover[199, 100] < 1
-
-
-def test_a_turned_camera_keeps_what_belongs_to_the_photo():
-    camera = Camera.orbit(0.2, 0.1, 2.7, (0, 0, 0.2), roll=0.1)
-    assert turned(camera, 0, 0, (0, 0, 0)) is camera
-    moved = turned(camera, 0.3, -0.05, (0.0, 0.0, 0.2))
-    wanted = Camera.orbit(0.5, 0.05, 2.7, (0, 0, 0.2), roll=0.1)
-    torch.testing.assert_close(moved.cam2world, wanted.cam2world, atol=1e-5, rtol=0)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pmv.errors import InputError, PmvError
+from pmv.errors import InputError, PmvError, Stopped
 from pmv.files.artifacts import file_hash, write_json
 from pmv.fitting.heads_features import FeatureShape, HeadsFeatures, save_heads_features
 from pmv.pipeline.config import GeneratorConfig, RunConfig, load_config, plain, preset_names, read_yaml, resolve
@@ -161,7 +161,7 @@ def test_killed_in_each_stage_and_resumed_gives_the_same_bytes(tmp_path: Path, p
     reference = new_run(tmp_path / "reference", photo)
     fakes.run(reference)
     names = [stage.name for stage in fakes.TABLE]
-    command = [sys.executable, str(ROOT / "tests" / "stages" / "fakes.py")]
+    command = [sys.executable, str(Path(str(fakes.__file__)))]
     processes = []
     for name in names:
         run = new_run(tmp_path / name, photo)
@@ -175,6 +175,21 @@ def test_killed_in_each_stage_and_resumed_gives_the_same_bytes(tmp_path: Path, p
         assert fakes.run(run) == names[index:]
         assert outputs(run) == outputs(reference)
         assert not list(run.glob(".tmp-*"))
+
+
+def test_a_run_that_is_told_to_stop_keeps_what_is_finished_and_goes_on(run: Path):
+    asked: list[bool] = []
+
+    def after_two_stages() -> bool:
+        asked.append(True)
+        return len(asked) > 2
+
+    folder = RunFolder(run, fakes.TABLE)
+    with pytest.raises(Stopped):
+        Runner(folder, fakes.config(), "fake", fakes.generator(), after_two_stages).run()
+    assert sorted(path.name for path in run.glob("0*")) == [stage.folder for stage in fakes.TABLE[:2]]
+    assert not list(run.glob(".tmp-*")) and "interrupted in tune" in (run / "log.txt").read_text()
+    assert fakes.run(run) == ["tune", "judge"]
 
 
 def test_a_death_while_folders_are_swapped_loses_nothing(run: Path):
@@ -287,7 +302,7 @@ def test_base_config_and_dataclasses_agree():
     classes = {"run": RunConfig, "generator": GeneratorConfig, **{stage.name: stage.config for stage in TABLE}}
     assert list(blocks) == list(classes)
     for name, cls in classes.items():
-        assert list(blocks[name]) == [field.name for field in fields(cls)], name
+        assert sorted(blocks[name]) == sorted(field.name for field in fields(cls)), name
     config = load_config(TABLE)
     for stage in TABLE:
         block = config.stages[stage.name]
@@ -304,7 +319,7 @@ def test_every_value_of_the_base_config_is_explained():
 def test_every_option_is_read_by_its_stage():
     for stage in TABLE:
         used = {getattr(value, "__module__", None) for value in vars(stage.code).values()}  # its own, what it calls
-        files = [sys.modules[name].__file__ for name in used if name and name.startswith("stages.")]
+        files = [sys.modules[name].__file__ for name in used if name and name.startswith("pmv.stages.")]
         code = "".join(Path(str(file)).read_text() for file in files)
         for field in fields(stage.config):
             assert f"config.{field.name}" in code, f"{stage.name}.{field.name} is an option that nothing reads"
