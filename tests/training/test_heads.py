@@ -330,12 +330,12 @@ class TestScans:
         plain = sample_parameters(6)
         skins = [build_head(assets, plain.replace(scan__share=share)).parts[0].positions for share in (0.0, 1.0)]
         assert not assets.scans
-        np.testing.assert_array_equal(*skins)
+        np.testing.assert_array_equal(skins[0], skins[1])
 
     def test_a_share_of_zero_is_makehumans_own_face(self, assets, scanned):
         own = sample_parameters(6).replace(scan__share=0.0)
         skins = [build_head(source, own).parts[0].positions for source in (assets, scanned)]
-        np.testing.assert_allclose(*skins, atol=2e-6)
+        np.testing.assert_allclose(skins[0], skins[1], atol=2e-6)
 
     def test_modes_move_the_chin_and_the_nose_as_they_move_the_scans(self, scanned, scan_model):
         for vertex, number in ((scanned.landmarks[0], 8), (scanned.landmarks[3], 27)):
