@@ -301,6 +301,12 @@ class TestScans:
             read_scans(tmp_path)
         assert str(tmp_path) in str(caught.value)
 
+    def test_a_missing_mode_is_named(self, scan_model, tmp_path):
+        name = "generic_neutral_mesh.obj"
+        (tmp_path / name).write_bytes((SCANS / name).read_bytes())
+        with pytest.raises(AssetsError, match=r"identity000\.obj.*ICT-FaceKit"):
+            read_scans(tmp_path)
+
     def test_another_mesh_is_refused(self, tmp_path):
         (tmp_path / "generic_neutral_mesh.obj").write_text("v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nf 1 2 3 4\n")
         with pytest.raises(AssetsError, match="4 vertices instead of 26719"):

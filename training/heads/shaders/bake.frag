@@ -122,7 +122,7 @@ void main() {
     float near = v_extra.x + clump * 0.16 + (strands - 0.5) * mix(0.12, 0.04, curly);
     float beside_face = smoothstep(0.45, 0.65, r.z) * smoothstep(7.55, 7.40, r.y);  // sideburns end without a cloud around
     near += 0.10 * beside_face;
-    near -= 0.12 * curly;  // curls stand in a wall at the hairline, whose foot is dark
+    near -= 0.12 * curly * smoothstep(7.45, 7.7, r.y);  // curls stand in a wall at the hairline, whose foot is dark
     float solid = smoothstep(0.15, 0.02, near);
     float wisps = smoothstep(0.22, 0.02, near + 0.05) * smoothstep(0.48, 0.70, baby) * 0.6;
     // under hair that stands off the head, too far from it to be found by distance, the scalp is overgrown too
