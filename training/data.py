@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -257,20 +258,20 @@ class RenderPool:
         pack: where they write; their output goes to `render-<k>.log` beside it.
         assets: what `HeadAssets.load` reads.
         workers: how many.
-        gpu: EGL device that they render on; None leaves the choice to the driver.
+        gpus: EGL devices that they render on, in turn; none leaves the choice to the driver.
     """
 
     RESTARTS = 2
 
-    def __init__(self, pack: HeadPack, assets: Path, workers: int, gpu: int | None = None) -> None:
-        self.pack, self.assets, self.workers, self.gpu = pack, Path(assets), workers, gpu
+    def __init__(self, pack: HeadPack, assets: Path, workers: int, gpus: Sequence[int] = ()) -> None:
+        self.pack, self.assets, self.workers, self.gpus = pack, Path(assets), workers, gpus
         self.starts = [0] * workers
         self.processes = [self._start(k) for k in range(workers)]
 
     def _start(self, worker: int) -> subprocess.Popen:
         command = [sys.executable, "-m", "training.data", "--assets", str(self.assets), "--pack", str(self.pack.path)]
         command += ["--worker", str(worker), "--workers", str(self.workers)]
-        command += [] if self.gpu is None else ["--gpu", str(self.gpu)]
+        command += ["--gpu", str(self.gpus[worker % len(self.gpus)])] if self.gpus else []
         environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", LP_NUM_THREADS="1")
         if self.starts[worker] == self.RESTARTS:  # the last try does without the graphics driver
             environment["LIBGL_ALWAYS_SOFTWARE"] = "1"
@@ -306,7 +307,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--held-out", action="store_true", help="identities and cameras to judge by instead")
     parser.add_argument("--gaussian", type=float, default=0.2, help="share of heads with a standard normal vector")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
-    parser.add_argument("--gpu", type=int, help="EGL device to render on")
+    parser.add_argument("--gpus", type=int, nargs="*", default=[], help="EGL devices to render on, in turn")
+    parser.add_argument("--gpu", type=int, help=argparse.SUPPRESS)  # set in the processes of a pool, as the next
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # set in the processes of a pool
     options = parser.parse_args(arguments)
     if options.worker is not None:
@@ -315,7 +317,7 @@ def main(arguments: list[str] | None = None) -> None:
     layout = training_layout(options.heads, options.views, options.resolution, options.gaussian)
     if options.held_out:
         layout = held_out_layout(options.heads, options.resolution)
-    pool = RenderPool(HeadPack.create(options.pack, layout), options.assets, options.workers, options.gpu)
+    pool = RenderPool(HeadPack.create(options.pack, layout), options.assets, options.workers, options.gpus)
     start = time.perf_counter()
     try:
         wait_for(pool.pack, options.heads, pool, math.inf)

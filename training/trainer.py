@@ -1,59 +1,61 @@
-"""One training run of the embedded generator: its schedule, its steps, its complete state.
+"""One chain of training of the embedded generator: its schedule, its steps, its complete state.
 
-The schedule runs on progress in [0,1] (of minutes, or of steps where a run must be repeatable):
-coarse shape from small ray-marched images, then full ones, then super-resolution, then a discriminator beside the
-truth.
+The schedule runs on pictures that the generator drew since the chain began, so pieces of any length, on any number of
+GPUs, go through it alike: coarse shape from small ray-marched images, then full ones, then super-resolution, then a
+discriminator beside the truth.
 """
 
 import contextlib
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from pmv.artifacts import atomic_path, read_json, write_json
+from pmv.artifacts import atomic_path
 from pmv.errors import InputError
 from pmv.generators import EG3DConfig, EG3DGenerator, PanoHeadConfig, PanoHeadGenerator, Render
 from pmv.generators.volume import Jitter
 from training.batches import Batch, HeadStore
 from training.discriminator import DualDiscriminator, feature_matching, r1_penalty
-from training.objective import Weights, gradient_share, learn, supervised
+from training.distributed import ALONE, Peers
+from training.objective import Weights, first_views, gradient_share, learn, supervised
 
-_NETWORKS = ("generator", "average", "judge")
-_COUNTERS = ("step_count", "judge_steps", "elapsed", "fresh_at")
+NETWORKS = ("generator", "average", "judge")
+COUNTERS = ("step_count", "pictures", "judge_steps", "judge_pictures", "elapsed", "fresh_at", "untrained", "pieces")
 LAZY = 16
 """Steps between two looks at R1 and at the gradient shares (StyleGAN2's lazy regularisation)."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Numbers of a run.
+    """Numbers of a chain. What counts pictures counts those that the generator draws in training, on all GPUs.
 
     Attributes:
-        minutes: length of the schedule in minutes of training.
-        steps: length in steps instead (0: minutes count); then equal seeds give equal runs on a CPU.
-        heads, views: identities a step and views of each (twice as many views before super-resolution, which are
-            cheap).
-        learning_rate, warmup: of everything, with equalised learning rates; rises over `warmup` steps, falls by a
-            cosine from `decay_from` to 5 %.
+        pictures: length of the schedule.
+        heads, views: identities a step and GPU, and views of each (twice as many views before super-resolution, which
+            are cheap).
+        random: share of these identities, in the adversarial phase, whose z is drawn anew
+            (`training.batches.HeadStore.latents`): of them no truth is known, and only the discriminator's opinion
+            counts.
+        learning_rate, warmup: of everything, with equalised learning rates; rises over `warmup` pictures whenever a
+            piece begins on another machine, falls by a cosine from `decay_from` to 5 %. Not scaled with the number of
+            GPUs.
         half_until, raw_until: progress until which rays are marched at half the neural resolution, and without
             super-resolution.
         adversarial_from: progress from which the discriminator takes part; 1 = never.
         adversarial, matching: norm of the gradient at the image that the discriminator's opinion and the distance of
             its features may have, relative to that of the supervised image terms.
         r1: weight γ of the R1 penalty.
-        judge_warmup: steps that the discriminator learns alone.
-        ema_half_life: steps after which a weight counts half in the averaged generator.
+        judge_warmup: pictures during which the discriminator learns alone, when it is new.
+        ema_half_life: pictures after which a weight counts half in the averaged generator.
         density_speed: factor on the learning rate of the density output, which must grow from near 0 to hundreds.
         mapping_speed: factor on the learning rate of the mapping network, whose own multiplier (0.01) suits
             StyleGAN's Gaussian z, not a z whose every entry means something.
@@ -65,21 +67,21 @@ class TrainConfig:
         seed: of weights, batches and jitter.
     """
 
-    minutes: float = 15.0
-    steps: int = 0
-    heads: int = 16
+    pictures: float = 12e6
+    heads: int = 10
     views: int = 2
-    learning_rate: float = 2.5e-3
-    warmup: int = 200
-    decay_from: float = 0.5
-    half_until: float = 0.04
-    raw_until: float = 0.15
-    adversarial_from: float = 0.65
-    adversarial: float = 0.15
-    matching: float = 0.4
+    random: float = 0.2
+    learning_rate: float = 2.2e-3
+    warmup: float = 6e3
+    decay_from: float = 0.7
+    half_until: float = 0.01
+    raw_until: float = 0.05
+    adversarial_from: float = 0.2
+    adversarial: float = 0.4
+    matching: float = 0.3
     r1: float = 1.0
-    judge_warmup: int = 150
-    ema_half_life: float = 400.0
+    judge_warmup: float = 1e4
+    ema_half_life: float = 2e4
     density_speed: float = 10.0
     mapping_speed: float = 50.0
     gradient_clip: float = 5.0
@@ -90,21 +92,36 @@ class TrainConfig:
 
 
 class Trainer:
-    """Holds everything that a run changes.
+    """Holds everything that a chain changes.
 
     Args:
-        config: the run's numbers.
+        config: the chain's numbers.
         shape: the generator's numbers.
-        store: the heads to learn.
+        store: the heads to learn (with several processes, this one's share of them).
         device: where.
+        peers: the processes that step together.
+
+    Attributes:
+        pictures: drawn since the chain began; the position in the schedule.
+        pieces: what is told of every piece so far, the last one being at work; `training.generator` keeps it.
+        elapsed: seconds of training within this piece.
     """
 
-    def __init__(self, config: TrainConfig, shape: EG3DConfig, store: HeadStore, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        shape: EG3DConfig,
+        store: HeadStore,
+        device: torch.device,
+        peers: Peers = ALONE,
+    ) -> None:
         if config.precision not in ("single", "mixed"):
             raise InputError(f"precision {config.precision!r} is neither single nor mixed")
         if config.compiled and not config.keep:
             raise InputError("a compiled step needs a fixed number of samples a ray: give --keep, say 16")
-        self.config, self.store, self.device = config, store, device
+        if not 0 <= round(config.random * config.heads) < config.heads:
+            raise InputError(f"a share of {config.random} random latents leaves none of {config.heads} heads to learn")
+        self.config, self.store, self.device, self.peers = config, store, device, peers
         torch.manual_seed(config.seed)
         generator = PanoHeadGenerator(shape) if isinstance(shape, PanoHeadConfig) else EG3DGenerator(shape)
         with torch.no_grad():  # super-resolution starts as plain up-sampling of the raw image
@@ -112,7 +129,9 @@ class Trainer:
                 block.get_parameter("torgb.weight").mul_(0.05)
         self.generator = generator.to(device)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.judge = DualDiscriminator(shape.resolution, 32 * shape.resolution, shape.channel_max).to(device)
+        self.judge = DualDiscriminator(shape.resolution, 32 * shape.resolution, shape.channel_max, shape.c_dim).to(
+            device
+        )
         # The mapping's view of the camera is always zero: its embedding takes no part and must not drift.
         frozen = ("backbone.mapping.embed.",)
         trained = {k: p for k, p in self.generator.named_parameters() if not k.startswith(frozen)}
@@ -122,7 +141,7 @@ class Trainer:
         fused = device.type == "cuda"
         self.optimizer = torch.optim.Adam([{"params": mapping}, {"params": rest}], betas=(0.9, 0.99), fused=fused)
         self.judge_optimizer = torch.optim.Adam(self.judge.parameters(), betas=(0.0, 0.99), fused=fused)
-        self.shares = torch.zeros(2, device=device)
+        self.shares: Tensor | None = None  # measured at the discriminator's first opinion
         if config.compiled and hasattr(functorch_config, "donated_buffer"):  # PyTorch 2.6 and later
             # `_opinion` asks the judge's graph for a gradient beside the step's own, now and then: the first backward
             # pass, from which compiled code takes what it may overwrite, need not be such a one
@@ -132,16 +151,17 @@ class Trainer:
         self.condition = self.generator.spec.canonical_camera.to(device)
         self.jitter = torch.Generator(device)
         self.step_count, self.judge_steps, self.elapsed = 0, 0, 0.0
-        self.fresh_at = 0  # the step at which the optimisers last began anew
+        self.pictures, self.judge_pictures = 0, 0
+        self.fresh_at = 0  # pictures at which the optimisers last began anew
+        self.untrained = True  # whether the chain began from random weights
+        self.pieces: list[dict[str, Any]] = []
 
     # --- schedule -------------------------------------------------------------------------------------------
 
     @property
     def progress(self) -> float:
         """Position in the schedule, 0 to 1."""
-        config = self.config
-        position = self.step_count / config.steps if config.steps else self.elapsed / (60 * config.minutes)
-        return min(1.0, position)
+        return min(1.0, self.pictures / self.config.pictures)
 
     @property
     def phase(self) -> str:
@@ -156,7 +176,13 @@ class Trainer:
         config = self.config
         fall = max(0.0, (self.progress - config.decay_from) / max(1e-6, 1 - config.decay_from))
         rate = config.learning_rate * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * fall)))
-        return rate * min(1.0, (self.step_count - self.fresh_at + 1) / config.warmup)
+        risen = (self.pictures - self.fresh_at + self._drawn()) / max(1.0, config.warmup)
+        return rate * min(1.0, risen)
+
+    def _drawn(self) -> int:
+        """Pictures that the next step draws, on all GPUs."""
+        enlarge = self.phase in ("full", "adversarial")
+        return self.peers.count * self.config.heads * self.config.views * (1 if enlarge else 2)
 
     def mixed(self) -> contextlib.AbstractContextManager:
         """What the convolutions run under."""
@@ -167,16 +193,22 @@ class Trainer:
     def step(self) -> dict[str, Tensor]:
         """One step of everything; returns the losses by name, on the device (reading them waits for it)."""
         config, phase = self.config, self.phase
-        # one seed a step: what a step draws does not depend on how the run was cut into pieces
-        seed = (config.seed << 32) + self.step_count
+        # one seed a step: what a step draws does not depend on how the chain was cut into pieces
+        seed = (config.seed << 32) + self.step_count * self.peers.count + self.peers.rank
         draw = torch.Generator().manual_seed(seed)
         self.jitter.manual_seed(seed)
         enlarge = phase in ("full", "adversarial")
-        batch = self.store.sample(config.heads, config.views * (1 if enlarge else 2), draw)
+        views = config.views * (1 if enlarge else 2)
+        batch = self.store.sample(config.heads, views, draw)
+        known = config.heads
+        if phase == "adversarial":
+            known -= round(config.random * config.heads)
+            batch = replace(batch, z=torch.cat([batch.z[:known], self.store.latents(config.heads - known, draw)]))
         resolution = self.generator.spec.neural_resolution // (2 if phase == "half" else 1)
         rate = self.learning_rate()
         for group, speed in zip(self.optimizer.param_groups, self.speeds):
             group["lr"] = rate * speed
+        drawn = self._drawn()
         render, terms, loss = self._learn(
             self.generator,
             batch,
@@ -186,18 +218,22 @@ class Trainer:
             enlarge,
             config.precision == "mixed",
             config.keep or None,
+            known * views,
         )
         fake = None
         if phase == "adversarial":
+            # the true pictures of heads with a random z are no truth for it, but they are true pictures
             fake = DualDiscriminator.pair(render.image, render.raw, render.alpha)
-            real = self._real_pair(batch)
-            loss = loss + self._opinion(fake, real, render, batch, terms)
+            real, labels = self._real_pair(batch), batch.cameras.labels()
+            loss = loss + self._opinion(fake, real, labels, render, batch, known * views, terms)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self._update()
+        self._update(drawn)
         if fake is not None:
-            terms |= self._judge_step(fake.detach(), real, rate)
+            terms |= self._judge_step(fake.detach(), real, labels, rate)
+            self.judge_pictures += drawn
         self.step_count += 1
+        self.pictures += drawn
         return {name: value.detach() for name, value in terms.items()}
 
     def _jitter(self, views: int, resolution: int) -> Jitter:
@@ -216,34 +252,51 @@ class Trainer:
         raw, alpha, _ = batch.raw(self.generator.spec.neural_resolution)
         return DualDiscriminator.pair(batch.image, raw, alpha)
 
-    def _opinion(self, fake: Tensor, real: Tensor, render: Render, batch: Batch, terms: dict[str, Tensor]) -> Tensor:
-        """The discriminator's part of the generator's loss; adds its terms to `terms`."""
+    def _opinion(
+        self,
+        fake: Tensor,
+        real: Tensor,
+        labels: Tensor,
+        render: Render,
+        batch: Batch,
+        known: int,
+        terms: dict[str, Tensor],
+    ) -> Tensor:
+        """The discriminator's part of the generator's loss; adds its terms to `terms`.
+
+        Args:
+            fake, real: pairs of the same views, the first `known` of them of heads whose truth `real` is.
+        """
         config = self.config
-        if self.judge_steps < config.judge_warmup:
+        if self.judge_pictures < config.judge_warmup:
             return fake.new_zeros(())
         self.judge.requires_grad_(False)
         with self.mixed():
-            logits, features = self._compiled_judge(fake)
+            logits, features = self._compiled_judge(fake, labels)
             with torch.no_grad():
-                _, true_features = self.judge(real)
-        logits, features = logits.float(), [f.float() for f in features]
+                _, true_features = self._compiled_judge(real, labels)
         self.judge.requires_grad_(True)
-        opinion, distance = F.softplus(-logits).mean(), feature_matching(features, [f.float() for f in true_features])
-        if self.judge_steps == config.judge_warmup or self.judge_steps % LAZY == 0:
+        ours, theirs = ([f[:known].float() for f in x] for x in (features, true_features))
+        opinion, distance = F.softplus(-logits.float()).mean(), feature_matching(ours, theirs)
+        if self.shares is None or self.judge_steps % LAZY == 0:
             # anew: those in `terms` may come from compiled code, which does not tell its gradient at the image
-            wanted = supervised(render, batch, Weights())
+            wanted = supervised(*first_views(render, batch, known), Weights())
             reference = wanted["image"] + wanted["gradient"]
             now = torch.stack([gradient_share(reference, term, render.image) for term in (opinion, distance)])
-            self.shares = now if self.judge_steps == config.judge_warmup else self.shares.lerp(now, 0.2)
+            self.peers.average_([now])
+            self.shares = now if self.shares is None else self.shares.lerp(now, 0.2)
         terms |= {"opinion": opinion.detach(), "matching": distance.detach()}
         return config.adversarial * self.shares[0] * opinion + config.matching * self.shares[1] * distance
 
-    def _update(self) -> None:
-        """Applies the generator's gradient and follows it with the average."""
+    def _update(self, drawn: int) -> None:
+        """Applies the generator's gradient and follows it with the average.
+
+        Args:
+            drawn: pictures of this step.
+        """
         config = self.config
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        for p in parameters:
-            torch.nan_to_num(p.grad, nan=0.0, posinf=1e5, neginf=-1e5, out=p.grad)
+        self._exchange(parameters)
         nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
         output = self.generator.decoder.net[-1]
         rows = (output.get_parameter("weight"), output.get_parameter("bias"))
@@ -252,73 +305,60 @@ class Trainer:
         with torch.no_grad():
             for row, old in zip(rows, before):
                 row[0].add_(row[0] - old, alpha=config.density_speed - 1)
-            beta = min(0.5 ** (1 / config.ema_half_life), (1 + self.step_count) / (10 + self.step_count))
+            # from random weights the average grows with what was seen (StyleGAN2-ADA's ramp)
+            half_life = min(config.ema_half_life, 0.05 * self.pictures) if self.untrained else config.ema_half_life
+            beta = 0.5 ** (drawn / max(half_life, 1.0))
             get_ema_multi_avg_fn(beta)(list(self.average.parameters()), list(self.generator.parameters()), 0)
 
-    def _judge_step(self, fake: Tensor, real: Tensor, rate: float) -> dict[str, Tensor]:
+    def _exchange(self, parameters: list[nn.Parameter]) -> None:
+        """The gradients' mean over all processes; what is not finite counts nothing."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        for gradient in gradients:
+            torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
+        self.peers.average_(gradients)
+
+    def _judge_step(self, fake: Tensor, real: Tensor, labels: Tensor, rate: float) -> dict[str, Tensor]:
         """One step of the discriminator; returns its losses."""
         for group in self.judge_optimizer.param_groups:
             group["lr"] = rate
         with self.mixed():
-            fake_logits, real_logits = (self._compiled_judge(x)[0].float() for x in (fake, real))
+            fake_logits, real_logits = (self._compiled_judge(x, labels)[0].float() for x in (fake, real))
         loss = F.softplus(fake_logits).mean() + F.softplus(-real_logits).mean()
+        losses = {"judge": loss}
         total = loss
         if self.judge_steps % LAZY == 0:
             with self.mixed():  # not compiled: it differentiates twice
-                total = loss + self.config.r1 * LAZY * r1_penalty(self.judge, real)
+                losses["penalty"] = r1_penalty(self.judge, real, labels)
+            total = loss + self.config.r1 * LAZY * losses["penalty"]
         self.judge_optimizer.zero_grad(set_to_none=True)
         total.backward()
+        self._exchange(list(self.judge.parameters()))
         self.judge_optimizer.step()
         self.judge_steps += 1
-        return {"judge": loss}
+        return losses
 
     # --- state ----------------------------------------------------------------------------------------------
 
     def save(self, path: Path) -> None:
-        """Writes everything that a step depends on, so that a resumed run goes on as if it had not stopped."""
+        """Writes everything that a step depends on, so that a piece resumed on the same machine goes on as if it had
+        not stopped. `training.state` writes what travels."""
         state: dict[str, Any] = {
-            name: getattr(self, name).state_dict() for name in (*_NETWORKS, "optimizer", "judge_optimizer")
+            name: getattr(self, name).state_dict() for name in (*NETWORKS, "optimizer", "judge_optimizer")
         }
-        state |= {name: getattr(self, name) for name in ("shares", *_COUNTERS)}
+        state |= {name: getattr(self, name) for name in ("shares", *COUNTERS)}
         with atomic_path(path) as temporary:
             torch.save(state, temporary)
 
     def load(self, path: Path) -> None:
         """Reads what `save` wrote, for the same configuration."""
         state = torch.load(path, map_location=self.device, weights_only=True)
-        for name in (*_NETWORKS, "optimizer", "judge_optimizer"):
+        for name in (*NETWORKS, "optimizer", "judge_optimizer"):
             getattr(self, name).load_state_dict(state[name])
-        for name in ("shares", *_COUNTERS):
+        for name in ("shares", *COUNTERS):
             setattr(self, name, state[name])
 
-    def save_compact(self, folder: Path) -> None:
-        """Writes what can travel to another machine: half-precision weights, 12 MB a network, and the counters.
-
-        The optimisers' moments stay behind. They are anew within some hundred steps, for which the learning rate
-        rises once more; so a run that goes on from here goes on where it was, but not bit by bit.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in _NETWORKS:
-            weights = {k: v.half().contiguous() for k, v in getattr(self, name).state_dict().items()}
-            with atomic_path(folder / f"{name}.safetensors") as temporary:
-                save_file(weights, temporary)
-        counters = {name: getattr(self, name) for name in _COUNTERS} | {"shares": self.shares.tolist()}
-        write_json(folder / "counters.json", counters)
-
-    def load_compact(self, folder: Path) -> None:
-        """Reads what `save_compact` wrote. Raises InputError if it is not there or of another shape."""
-        try:
-            for name in _NETWORKS:
-                getattr(self, name).load_state_dict(load_file(folder / f"{name}.safetensors", str(self.device)))
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise InputError(f"{folder} holds no compact checkpoint of this generator ({error})") from error
-        counters = read_json(folder / "counters.json")
-        self.shares = torch.tensor(counters.pop("shares"), device=self.device)
-        for name, value in counters.items():
-            setattr(self, name, value)
-        self.fresh_at = self.step_count
-
     def start_from(self, generator: EG3DGenerator) -> None:
-        """Takes the weights of a trained generator of the same shape, as the start of a new schedule."""
+        """Takes the weights of a trained generator of the same shape, as the start of a new chain."""
         for module in (self.generator, self.average):
             module.load_state_dict(generator.state_dict())
+        self.untrained = False

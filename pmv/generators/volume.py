@@ -33,6 +33,8 @@ def sample_planes(planes: Tensor, points: Tensor, box: float, convention: str) -
     # columns, rows and, of a tri-grid, layers
     axes = [(u, v, 3 - u - v)[: len(sides)] for u, v in PLANE_AXES[convention]]
     places = torch.stack([torch.stack([x[axis] for axis in plane], -1) for plane in axes], 1)  # [B,K,P,2 or 3]
+    if torch.compiler.is_compiling() and len(sides) == 2:
+        return _gathered(planes, places)
     sampled = F.grid_sample(
         planes.reshape(batch * count, channels, *sides),
         places.reshape(batch * count, *[1] * (len(sides) - 1), -1, len(sides)),
@@ -41,6 +43,27 @@ def sample_planes(planes: Tensor, points: Tensor, box: float, convention: str) -
         align_corners=False,
     )
     return sampled.reshape(batch, count, channels, -1).mean(1).transpose(1, 2)
+
+
+def _gathered(planes: Tensor, places: Tensor) -> Tensor:
+    """Planes [B,K,C,H,W] at places [B,K,P,2] in [-1,1], as grid_sample takes them → [B,P,C], their mean over K.
+
+    The channels of a texel lie side by side, so that a compiler reads, and in the backward pass adds, whole texels:
+    grid_sample's own gradient scatters every channel on its own.
+    """
+    batch, count, channels, height, width = planes.shape
+    texels = planes.permute(0, 1, 3, 4, 2).reshape(-1, channels)
+    first = torch.arange(batch * count, device=planes.device).reshape(batch, count, 1) * (height * width)
+    column, row = (places[..., 0] + 1) * (width / 2) - 0.5, (places[..., 1] + 1) * (height / 2) - 0.5
+    left, top = column.floor(), row.floor()
+    weights, indices = [], []
+    for x, y in ((left, top), (left + 1, top), (left, top + 1), (left + 1, top + 1)):
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        weights.append((1 - (column - x).abs()) * (1 - (row - y).abs()) * inside)
+        indices.append((y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).long() + first)
+    # [B,P,4K]: one gather, so one scatter in the backward pass
+    weight, index = (torch.stack(parts, -1).transpose(1, 2).flatten(2) for parts in (weights, indices))
+    return (texels[index] * weight[..., None]).sum(2) / count
 
 
 def box_limits(origins: Tensor, directions: Tensor, box: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,83 @@
+"""What of a chain travels from one machine to the next: a folder of small files that the next piece begins with.
+
+    average.safetensors   the averaged generator, half precision (12 MB)
+    judge.safetensors     the discriminator, half precision (13 MB)
+    moments.safetensors   both optimisers' second moments, factored (`training.moments`, under 1 MB)
+    state.json            position, the chain's configuration, z's names, what is told of every piece
+    curve.csv             the learning curve (`training.curve`)
+
+The generator itself does not travel: the next piece begins from the average, which is the better of the two.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pmv.artifacts import atomic_path, read_json, write_json
+from pmv.errors import InputError
+from pmv.generators.native import FORMAT
+from training import moments
+from training.latents import FIRST, widened
+from training.trainer import COUNTERS, Trainer
+
+CURVE = "curve.csv"
+_SAVED = ("average", "judge")
+
+
+def save(trainer: Trainer, folder: Path, z_names: list[str]) -> None:
+    """Writes the state, each file whole or as it was before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: {k: v.half().contiguous() for k, v in getattr(trainer, name).state_dict().items()} for name in _SAVED
+    }
+    tensors["moments"] = moments.pack(trainer.optimizer, {"generator": trainer.generator})
+    tensors["moments"] |= moments.pack(trainer.judge_optimizer, {"judge": trainer.judge})
+    for name, content in tensors.items():
+        with atomic_path(folder / f"{name}.safetensors") as temporary:
+            save_file(content, temporary)
+    shares = None if trainer.shares is None else trainer.shares.tolist()
+    counters = {name: getattr(trainer, name) for name in COUNTERS if name not in ("elapsed", "fresh_at")}
+    description = {"format": FORMAT, "config": asdict(trainer.config), "z_names": z_names, "shares": shares, **counters}
+    write_json(folder / "state.json", description)
+
+
+def config(folder: Path) -> dict[str, Any]:
+    """The chain's configuration. Raises InputError if the folder holds no state."""
+    return _description(folder)["config"]
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    try:
+        return read_json(folder / "state.json")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} holds no state of a chain ({error})") from error
+
+
+def load(trainer: Trainer, folder: Path, z_names: list[str]) -> None:
+    """Puts a saved state into a new trainer, whose z may have entries that the state's has not (`training.latents`).
+
+    Raises:
+        InputError: it is not there or of another shape.
+    """
+    description = _description(folder)
+    try:
+        average, judge, carried = (
+            load_file(folder / f"{name}.safetensors", str(trainer.device)) for name in (*_SAVED, "moments")
+        )
+        average[FIRST] = widened(average[FIRST].float(), description["z_names"], z_names)
+        for module in (trainer.generator, trainer.average):
+            module.load_state_dict(average)
+        trainer.judge.load_state_dict(judge)
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{folder} holds no state of this generator ({error})") from error
+    moments.unpack(trainer.optimizer, {"generator": trainer.generator}, carried)
+    moments.unpack(trainer.judge_optimizer, {"judge": trainer.judge}, carried)
+    for name in COUNTERS:
+        setattr(trainer, name, description.get(name, getattr(trainer, name)))
+    shares = description["shares"]
+    trainer.shares = None if shares is None else torch.tensor(shares, device=trainer.device)
+    trainer.fresh_at = trainer.pictures
