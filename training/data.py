@@ -104,9 +104,11 @@ class HeadPack:
         for name, (shape, dtype) in layout.arrays().items():
             np.lib.format.open_memmap(path / f"{name}.npy", "w+", dtype, shape).flush()
         cameras = np.load(path / "cameras.npy", mmap_mode="r+")
-        for slot in range(layout.heads):
-            seed = layout.first_seed + slot
-            cameras[slot] = training_cameras(seed, layout.views) if layout.kind == TRAINING else evaluation_cameras()
+        if layout.kind == TRAINING:  # all at once: a call for each head would take half a minute for some thousands
+            seeds = range(layout.first_seed, layout.first_seed + layout.heads)
+            cameras[:] = training_cameras(seeds, layout.views).reshape(cameras.shape)
+        else:
+            cameras[:] = evaluation_cameras()
         (path / "pack.json").write_text(json.dumps(asdict(layout)))
         return cls(path)
 
@@ -115,15 +117,9 @@ class HeadPack:
         return np.flatnonzero(np.array(self.ready))  # a copy: other processes write to it, which NumPy minds
 
 
-def training_cameras(seed: int, count: int) -> np.ndarray:
-    """[count,25] labels of random cameras around the head, two thirds of them within 60° of the front.
-
-    Two thirds are the generator's own framing (distance 2.7, focal 4.2647, a little jitter); the rest are wide views,
-    which label the corners of the box, and close-ups of the face, which show the planes at their full resolution.
-    """
-    import torch
-
-    from pmv.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
+def _camera_draws(seed: int, count: int) -> list[np.ndarray]:
+    """yaw, pitch, radius, pivot and focal of the random cameras of one head, float32 [count,…]."""
+    from pmv.camera import EG3D_FOCAL, EG3D_RADIUS
 
     rng = np.random.default_rng([seed, 1])
     kind = rng.choice(3, size=count, p=[0.64, 0.08, 0.28])  # own framing, wide, close-up
@@ -137,8 +133,26 @@ def training_cameras(seed: int, count: int) -> np.ndarray:
     spread = np.where(kind == 2, 0.05, 0.012)[:, None]
     pivot = rng.normal(0.0, 1.0, (count, 3)) * spread
     pivot[:, 1] -= np.where(kind == 2, 0.03, 0.0)  # between eyes and mouth
-    camera = Camera.orbit(*(torch.from_numpy(a.astype(np.float32)) for a in (yaw, pitch, radius, pivot, focal)))
-    return camera.labels().numpy()
+    return [a.astype(np.float32) for a in (yaw, pitch, radius, pivot, focal)]
+
+
+def training_cameras(seeds: int | Sequence[int], count: int) -> np.ndarray:
+    """[heads·count,25] labels of random cameras around each head, two thirds of them within 60° of the front.
+
+    Two thirds are the generator's own framing (distance 2.7, focal 4.2647, a little jitter); the rest are wide views,
+    which label the corners of the box, and close-ups of the face, which show the planes at their full resolution.
+
+    Args:
+        seeds: of the heads; one is one head.
+        count: cameras of each.
+    """
+    import torch
+
+    from pmv.camera import Camera
+
+    draws = [_camera_draws(seed, count) for seed in ([seeds] if isinstance(seeds, int) else seeds)]
+    columns = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*draws, strict=True))
+    return Camera.orbit(*columns).labels().numpy()
 
 
 EVALUATION_VIEWS = {

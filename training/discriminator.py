@@ -93,7 +93,7 @@ class DualDiscriminator(nn.Module):
         """image [N,3,R,R], raw [N,3,r,r] in [-1,1], alpha [N,1,r,r] in [0,1] → what it sees [N,7,R,R]."""
         low = torch.cat([raw, alpha * 2 - 1], 1)
         low = F.interpolate(low, image.shape[-2:], mode="bilinear", align_corners=False)
-        return torch.cat([image, low], 1)
+        return torch.cat([image, low], 1).contiguous(memory_format=torch.channels_last)
 
     def forward(self, pair: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
         """pair [N,7,R,R], camera labels [N,L] → logits [N,1] and the features of every block, finest first."""

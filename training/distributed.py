@@ -6,7 +6,6 @@ clock of their own): two that disagree wait for each other for ever.
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self
@@ -54,15 +53,11 @@ class Peers:
         if self.count > 1:
             dist.barrier()
 
-    def average_(self, tensors: Sequence[Tensor]) -> None:
-        """Replaces each tensor by its mean over the processes, all in one exchange."""
-        if self.count == 1 or not tensors:
-            return
-        flat = torch.cat([t.reshape(-1).float() for t in tensors])
-        dist.all_reduce(flat)
-        flat /= self.count
-        parts = flat.split([t.numel() for t in tensors])
-        torch._foreach_copy_(list(tensors), [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])
+    def average_(self, tensor: Tensor) -> None:
+        """Replaces a tensor by its mean over the processes."""
+        if self.count > 1:
+            dist.all_reduce(tensor)
+            tensor /= self.count
 
     def any(self, said: bool, device: torch.device) -> bool:
         """Whether any process says so."""

@@ -11,10 +11,10 @@ from training.trainer import Trainer
 
 KINDS = {
     "exchange between GPUs": r"nccl",
+    "layout changes for convolutions": r"nchwToNhwc|nhwcToNchw",
     "convolutions and matrix products": r"conv|gemm|cutlass|xmma|wgrad|dgrad|fprop|sm\d\d_|nvjet|cublas|cudnn",
     "sorting and searching": r"sort|searchsorted|scan|radix|bitonic",
-    "sampling the planes": r"grid_sampler|index_put|scatter|atomic",
-    "layout changes of tensors for convolutions": r"nchwToNhwc|nhwcToNchw|transpose|permute",
+    "sampling the planes": r"grid_sampler|index_put|_WeightedRows|fused_.*index",
     "optimisers": r"adam|foreach|multi_tensor|lerp",
     "fused element-wise passes": r"^triton",
     "copies": r"memcpy|memset|copy",

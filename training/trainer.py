@@ -91,6 +91,13 @@ class TrainConfig:
     seed: int = 0
 
 
+def _in_memory_order(x: Tensor) -> Tensor:
+    """A view [numel] of a tensor without gaps, contiguous or channels last."""
+    if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
+        raise ValueError(f"a tensor of strides {x.stride()} has gaps")
+    return x.as_strided((x.numel(),), (1,))
+
+
 class Trainer:
     """Holds everything that a chain changes.
 
@@ -132,6 +139,9 @@ class Trainer:
         self.judge = DualDiscriminator(shape.resolution, 32 * shape.resolution, shape.channel_max, shape.c_dim).to(
             device
         )
+        if device.type == "cuda":  # the tensor cores' layout; else every convolution turns its inputs round
+            for module in (self.generator, self.average, self.judge):
+                module.to(memory_format=torch.channels_last)
         # The mapping's view of the camera is always zero: its embedding takes no part and must not drift.
         frozen = ("backbone.mapping.embed.",)
         trained = {k: p for k, p in self.generator.named_parameters() if not k.startswith(frozen)}
@@ -283,7 +293,7 @@ class Trainer:
             wanted = supervised(*first_views(render, batch, known), Weights())
             reference = wanted["image"] + wanted["gradient"]
             now = torch.stack([gradient_share(reference, term, render.image) for term in (opinion, distance)])
-            self.peers.average_([now])
+            self.peers.average_(now)
             self.shares = now if self.shares is None else self.shares.lerp(now, 0.2)
         terms |= {"opinion": opinion.detach(), "matching": distance.detach()}
         return config.adversarial * self.shares[0] * opinion + config.matching * self.shares[1] * distance
@@ -296,8 +306,7 @@ class Trainer:
         """
         config = self.config
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self._exchange(parameters)
-        nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+        self._exchange(parameters, config.gradient_clip)
         output = self.generator.decoder.net[-1]
         rows = (output.get_parameter("weight"), output.get_parameter("bias"))
         before = [row[0].detach().clone() for row in rows]
@@ -310,12 +319,18 @@ class Trainer:
             beta = 0.5 ** (drawn / max(half_life, 1.0))
             get_ema_multi_avg_fn(beta)(list(self.average.parameters()), list(self.generator.parameters()), 0)
 
-    def _exchange(self, parameters: list[nn.Parameter]) -> None:
-        """The gradients' mean over all processes; what is not finite counts nothing."""
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        for gradient in gradients:
-            torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
-        self.peers.average_(gradients)
+    def _exchange(self, parameters: list[nn.Parameter], clip: float = math.inf) -> None:
+        """Replaces the gradients by their mean over all processes, of norm `clip` at most; what is not finite counts
+        nothing.
+
+        All of them in one row of memory: a pass each over a hundred small tensors costs more than the exchange.
+        """
+        gradients = [_in_memory_order(p.grad) for p in parameters if p.grad is not None]
+        flat = torch.cat(gradients).nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
+        self.peers.average_(flat)
+        if math.isfinite(clip):
+            flat *= (clip / (flat.norm() + 1e-6)).clamp_max(1.0)
+        torch._foreach_copy_(gradients, list(flat.split([g.numel() for g in gradients])))
 
     def _judge_step(self, fake: Tensor, real: Tensor, labels: Tensor, rate: float) -> dict[str, Tensor]:
         """One step of the discriminator; returns its losses."""
@@ -328,7 +343,8 @@ class Trainer:
         total = loss
         if self.judge_steps % LAZY == 0:
             with self.mixed():  # not compiled: it differentiates twice
-                losses["penalty"] = r1_penalty(self.judge, real, labels)
+                some = (len(real) + 1) // 2  # differentiating twice costs as much as a whole step
+                losses["penalty"] = r1_penalty(self.judge, real[:some], labels[:some])
             total = loss + self.config.r1 * LAZY * losses["penalty"]
         self.judge_optimizer.zero_grad(set_to_none=True)
         total.backward()
