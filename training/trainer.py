@@ -20,6 +20,7 @@ from torch._functorch import config as functorch_config
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pmv.artifacts import atomic_path
+from pmv.camera import Camera
 from pmv.errors import InputError
 from pmv.generators import EG3DConfig, EG3DGenerator, PanoHeadConfig, PanoHeadGenerator, Render
 from pmv.generators.volume import Jitter
@@ -27,6 +28,7 @@ from training.batches import Batch, HeadStore
 from training.discriminator import DualDiscriminator, feature_matching, r1_penalty
 from training.distributed import ALONE, Peers
 from training.objective import Weights, first_views, gradient_share, learn, supervised
+from training.replay import Replay
 
 NETWORKS = ("generator", "average", "judge")
 COUNTERS = ("step_count", "pictures", "judge_steps", "judge_pictures", "elapsed", "fresh_at", "untrained", "pieces")
@@ -62,6 +64,7 @@ class TrainConfig:
         gradient_clip: largest norm of the generator's gradient.
         precision: "single", or "mixed" for bfloat16 convolutions in generator and discriminator.
         keep: samples a ray that get features and gradients; 0 = as many as matter, which a GPU must wait to hear.
+        replayed: record most steps of the adversarial phase as CUDA graphs; needs `keep` and a GPU.
         compiled: fuse the step with torch.compile: one to three minutes at the start of every phase, then twice the
             speed on a GPU (assets/generator/MODEL_CARD.md).
         seed: of weights, batches and jitter.
@@ -88,14 +91,46 @@ class TrainConfig:
     precision: str = "single"
     keep: int = 0
     compiled: bool = False
+    replayed: bool = False
     seed: int = 0
 
 
-def _in_memory_order(x: Tensor) -> Tensor:
-    """A view [numel] of a tensor without gaps, contiguous or channels last."""
-    if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
-        raise ValueError(f"a tensor of strides {x.stride()} has gaps")
-    return x.as_strided((x.numel(),), (1,))
+@dataclass(frozen=True)
+class _Pairs:
+    """What the discriminator sees of a step: drawn and true pairs [N,7,R,R] of the same cameras, labels [N,25]."""
+
+    fake: Tensor
+    real: Tensor
+    labels: Tensor
+
+    def detach(self) -> "_Pairs":
+        return _Pairs(self.fake.detach(), self.real, self.labels)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A forward and a backward pass: losses by name, the parameters that got a gradient, and that in one row, in the
+    order of memory; pairs for the discriminator, if it takes part.
+
+    One row, because a hundred small tensors cost more to visit one by one than all of them to exchange.
+    """
+
+    losses: dict[str, Tensor]
+    parameters: list[nn.Parameter]
+    gradient: Tensor
+    pairs: _Pairs | None
+
+
+def _row(parameters: list[nn.Parameter]) -> Tensor:
+    """The gradients of parameters one after the other, each in its own order of memory."""
+    parts = []
+    for p in parameters:
+        x = p.grad
+        assert x is not None
+        if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
+            raise ValueError(f"a gradient of strides {x.stride()} has gaps")
+        parts.append(x.as_strided((x.numel(),), (1,)))
+    return torch.cat(parts)
 
 
 class Trainer:
@@ -126,6 +161,8 @@ class Trainer:
             raise InputError(f"precision {config.precision!r} is neither single nor mixed")
         if config.compiled and not config.keep:
             raise InputError("a compiled step needs a fixed number of samples a ray: give --keep, say 16")
+        if config.replayed and not (config.keep and device.type == "cuda"):
+            raise InputError("recorded steps need a GPU and a fixed number of samples a ray: give --keep, say 16")
         if not 0 <= round(config.random * config.heads) < config.heads:
             raise InputError(f"a share of {config.random} random latents leaves none of {config.heads} heads to learn")
         self.config, self.store, self.device, self.peers = config, store, device, peers
@@ -158,6 +195,7 @@ class Trainer:
             functorch_config.donated_buffer = False
         compiler = partial(torch.compile, fullgraph=True, dynamic=False) if config.compiled else (lambda f: f)
         self._learn, self._compiled_judge = compiler(learn), compiler(self.judge)
+        self._replays: tuple[Replay[_Pass], Replay[_Pass]] | None = None
         self.condition = self.generator.spec.canonical_camera.to(device)
         self.jitter = torch.Generator(device)
         self.step_count, self.judge_steps, self.elapsed = 0, 0, 0.0
@@ -215,36 +253,83 @@ class Trainer:
             known -= round(config.random * config.heads)
             batch = replace(batch, z=torch.cat([batch.z[:known], self.store.latents(config.heads - known, draw)]))
         resolution = self.generator.spec.neural_resolution // (2 if phase == "half" else 1)
-        rate = self.learning_rate()
+        jitter = self._jitter(len(batch.cameras), resolution)
+        rate, drawn = self.learning_rate(), self._drawn()
         for group, speed in zip(self.optimizer.param_groups, self.speeds):
             group["lr"] = rate * speed
-        drawn = self._drawn()
-        render, terms, loss = self._learn(
+        for group in self.judge_optimizer.param_groups:
+            group["lr"] = rate
+        adversarial = phase == "adversarial"
+        opinion = adversarial and self.judge_pictures >= config.judge_warmup
+        lazy = self.judge_steps % LAZY == 0 or self.shares is None
+        if config.replayed and opinion and not lazy:
+            terms, judged = self._replay(batch, jitter, known * views)
+        else:
+            terms = self._generator_pass(batch, jitter, known * views, resolution, adversarial, opinion, lazy)
+            judged = self._judge_pass(terms, lazy) if adversarial else None
+        self._update(terms, drawn)
+        losses = terms.losses
+        if judged is not None:
+            self._exchange(judged)
+            self.judge_optimizer.step()
+            self.judge_steps += 1
+            self.judge_pictures += drawn
+            losses = losses | judged.losses
+        self.step_count += 1
+        self.pictures += drawn
+        return losses
+
+    def _generator_pass(
+        self, batch: Batch, jitter: Jitter, known: int, resolution: int, adversarial: bool, opinion: bool, lazy: bool
+    ) -> "_Pass":
+        """Draws the batch and finds the generator's gradient.
+
+        Args:
+            known: views of heads whose truth is known, the first of the batch.
+            adversarial: make pairs for the discriminator.
+            opinion: let the discriminator's opinion count.
+            lazy: look at the gradient shares.
+        """
+        config = self.config
+        render, losses, loss = self._learn(
             self.generator,
             batch,
             self.condition,
             resolution,
-            self._jitter(len(batch.cameras), resolution),
-            enlarge,
+            jitter,
+            self.phase in ("full", "adversarial"),
             config.precision == "mixed",
             config.keep or None,
-            known * views,
+            known,
         )
-        fake = None
-        if phase == "adversarial":
+        pairs = None
+        if adversarial:
             # the true pictures of heads with a random z are no truth for it, but they are true pictures
             fake = DualDiscriminator.pair(render.image, render.raw, render.alpha)
-            real, labels = self._real_pair(batch), batch.cameras.labels()
-            loss = loss + self._opinion(fake, real, labels, render, batch, known * views, terms)
+            pairs = _Pairs(fake, self._real_pair(batch), batch.cameras.labels())
+            if opinion:
+                loss = loss + self._opinion(pairs, render, batch, known, losses, lazy)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self._update(drawn)
-        if fake is not None:
-            terms |= self._judge_step(fake.detach(), real, labels, rate)
-            self.judge_pictures += drawn
-        self.step_count += 1
-        self.pictures += drawn
-        return {name: value.detach() for name, value in terms.items()}
+        losses = {name: value.detach() for name, value in losses.items()}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        return _Pass(losses, parameters, _row(parameters), pairs and pairs.detach())
+
+    def _replay(self, batch: Batch, jitter: Jitter, known: int) -> tuple["_Pass", "_Pass"]:
+        """What `_generator_pass` and `_judge_pass` do in most steps, from their recordings."""
+        assert isinstance(jitter, tuple)
+        cameras = batch.cameras
+        inputs = (batch.z, cameras.cam2world, cameras.intrinsics, batch.image, batch.alpha, batch.depth, *jitter)
+        if self._replays is None:
+            resolution = self.generator.spec.neural_resolution
+
+            def draw(z, cam2world, intrinsics, image, alpha, depth, *draws) -> _Pass:
+                again = Batch(z, Camera(cam2world, intrinsics), image, alpha, depth)
+                return self._generator_pass(again, draws, known, resolution, True, True, False)
+
+            first = Replay(draw, inputs)
+            self._replays = first, Replay(lambda: self._judge_pass(first.outputs, False))
+        return self._replays[0](*inputs), self._replays[1]()
 
     def _jitter(self, views: int, resolution: int) -> Jitter:
         """Randomness along the rays of a step; compiled code takes numbers, not a generator."""
@@ -263,50 +348,70 @@ class Trainer:
         return DualDiscriminator.pair(batch.image, raw, alpha)
 
     def _opinion(
-        self,
-        fake: Tensor,
-        real: Tensor,
-        labels: Tensor,
-        render: Render,
-        batch: Batch,
-        known: int,
-        terms: dict[str, Tensor],
+        self, pairs: "_Pairs", render: Render, batch: Batch, known: int, losses: dict[str, Tensor], lazy: bool
     ) -> Tensor:
-        """The discriminator's part of the generator's loss; adds its terms to `terms`.
+        """The discriminator's part of the generator's loss; adds its terms to `losses`.
 
         Args:
-            fake, real: pairs of the same views, the first `known` of them of heads whose truth `real` is.
+            pairs: of the same views, the first `known` of them of heads whose truth the true ones are.
+            lazy: look at the gradient shares.
         """
         config = self.config
-        if self.judge_pictures < config.judge_warmup:
-            return fake.new_zeros(())
         self.judge.requires_grad_(False)
         with self.mixed():
-            logits, features = self._compiled_judge(fake, labels)
+            logits, features = self._compiled_judge(pairs.fake, pairs.labels)
             with torch.no_grad():
-                _, true_features = self._compiled_judge(real, labels)
+                _, true_features = self._compiled_judge(pairs.real, pairs.labels)
         self.judge.requires_grad_(True)
         ours, theirs = ([f[:known].float() for f in x] for x in (features, true_features))
         opinion, distance = F.softplus(-logits.float()).mean(), feature_matching(ours, theirs)
-        if self.shares is None or self.judge_steps % LAZY == 0:
-            # anew: those in `terms` may come from compiled code, which does not tell its gradient at the image
+        if lazy:
+            # anew: those in `losses` may come from compiled code, which does not tell its gradient at the image
             wanted = supervised(*first_views(render, batch, known), Weights())
             reference = wanted["image"] + wanted["gradient"]
             now = torch.stack([gradient_share(reference, term, render.image) for term in (opinion, distance)])
             self.peers.average_(now)
-            self.shares = now if self.shares is None else self.shares.lerp(now, 0.2)
-        terms |= {"opinion": opinion.detach(), "matching": distance.detach()}
+            if self.shares is None:
+                self.shares = now
+            else:
+                self.shares.lerp_(now, 0.2)  # in place: recorded steps read it where it is
+        assert self.shares is not None
+        losses |= {"opinion": opinion.detach(), "matching": distance.detach()}
         return config.adversarial * self.shares[0] * opinion + config.matching * self.shares[1] * distance
 
-    def _update(self, drawn: int) -> None:
+    def _judge_pass(self, drawn: "_Pass", lazy: bool) -> "_Pass":
+        """The discriminator's gradient for what the generator drew.
+
+        Args:
+            lazy: add the R1 penalty.
+        """
+        pairs = drawn.pairs
+        assert pairs is not None
+        with self.mixed():
+            fake_logits, real_logits = (
+                self._compiled_judge(x, pairs.labels)[0].float() for x in (pairs.fake, pairs.real)
+            )
+        loss = F.softplus(fake_logits).mean() + F.softplus(-real_logits).mean()
+        losses = {"judge": loss.detach()}
+        if lazy:
+            some = -(-len(pairs.real) // 4)  # differentiating twice costs more than a whole step
+            with self.mixed():  # not compiled: it differentiates twice
+                penalty = r1_penalty(self.judge, pairs.real[:some], pairs.labels[:some])
+            loss = loss + self.config.r1 * LAZY * penalty
+            losses["penalty"] = penalty.detach()
+        self.judge_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = list(self.judge.parameters())
+        return _Pass(losses, parameters, _row(parameters), None)
+
+    def _update(self, found: "_Pass", drawn: int) -> None:
         """Applies the generator's gradient and follows it with the average.
 
         Args:
             drawn: pictures of this step.
         """
         config = self.config
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self._exchange(parameters, config.gradient_clip)
+        self._exchange(found, config.gradient_clip)
         output = self.generator.decoder.net[-1]
         rows = (output.get_parameter("weight"), output.get_parameter("bias"))
         before = [row[0].detach().clone() for row in rows]
@@ -319,39 +424,15 @@ class Trainer:
             beta = 0.5 ** (drawn / max(half_life, 1.0))
             get_ema_multi_avg_fn(beta)(list(self.average.parameters()), list(self.generator.parameters()), 0)
 
-    def _exchange(self, parameters: list[nn.Parameter], clip: float = math.inf) -> None:
-        """Replaces the gradients by their mean over all processes, of norm `clip` at most; what is not finite counts
-        nothing.
-
-        All of them in one row of memory: a pass each over a hundred small tensors costs more than the exchange.
-        """
-        gradients = [_in_memory_order(p.grad) for p in parameters if p.grad is not None]
-        flat = torch.cat(gradients).nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
+    def _exchange(self, found: "_Pass", clip: float = math.inf) -> None:
+        """Gives the parameters their gradients' mean over all processes, of norm `clip` at most; what is not finite
+        counts nothing."""
+        flat = found.gradient.nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
         self.peers.average_(flat)
         if math.isfinite(clip):
             flat *= (clip / (flat.norm() + 1e-6)).clamp_max(1.0)
-        torch._foreach_copy_(gradients, list(flat.split([g.numel() for g in gradients])))
-
-    def _judge_step(self, fake: Tensor, real: Tensor, labels: Tensor, rate: float) -> dict[str, Tensor]:
-        """One step of the discriminator; returns its losses."""
-        for group in self.judge_optimizer.param_groups:
-            group["lr"] = rate
-        with self.mixed():
-            fake_logits, real_logits = (self._compiled_judge(x, labels)[0].float() for x in (fake, real))
-        loss = F.softplus(fake_logits).mean() + F.softplus(-real_logits).mean()
-        losses = {"judge": loss}
-        total = loss
-        if self.judge_steps % LAZY == 0:
-            with self.mixed():  # not compiled: it differentiates twice
-                some = (len(real) + 1) // 2  # differentiating twice costs as much as a whole step
-                losses["penalty"] = r1_penalty(self.judge, real[:some], labels[:some])
-            total = loss + self.config.r1 * LAZY * losses["penalty"]
-        self.judge_optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        self._exchange(list(self.judge.parameters()))
-        self.judge_optimizer.step()
-        self.judge_steps += 1
-        return losses
+        for p, part in zip(found.parameters, flat.split([p.numel() for p in found.parameters]), strict=True):
+            p.grad = part.as_strided(p.shape, p.stride())
 
     # --- state ----------------------------------------------------------------------------------------------
 

@@ -323,7 +323,7 @@ def test_a_step_is_one_graph_for_a_compiler_and_gives_the_same(store):
 
 
 def test_steps_of_the_heaviest_samples_learn_in_every_phase(store):
-    run = trainer(store, TrainConfig(**{**vars(QUICK), "keep": 8, "random": 0.0}))
+    run = trainer(store, TrainConfig(**{**vars(QUICK), "keep": 8, "pictures": 160}))
     first = run.step()
     while run.progress < 1:
         last = run.step()
@@ -339,10 +339,10 @@ def test_a_compiled_run_goes_on_between_two_looks_at_the_shares(store, monkeypat
     run = trainer(store, TrainConfig(**{**vars(QUICK), **changes}))
     run.judge_steps = LAZY - 2  # as a checkpoint may leave it
     run.judge_pictures = int(run.config.judge_warmup)
-    run.shares = shares = torch.ones(2)
+    run.shares = torch.ones(2)
     for _ in range(3):
         run.step()
-    assert run.judge_steps == LAZY + 1 and not torch.equal(run.shares, shares)
+    assert run.judge_steps == LAZY + 1 and not torch.equal(run.shares, torch.ones(2))
 
 
 def test_compiling_wants_shapes_that_stay(store):
