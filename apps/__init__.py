@@ -1,1 +1,4 @@
-"""What people look at or run at scale. Nothing here yet: the command line is ``run_inversion.py``."""
+"""What a user does with photos and finished heads: one file an operation, each callable without the command line.
+
+`pmv.apps.cli` is the command line over them.
+"""

@@ -8,7 +8,8 @@ pictures, edited minus unedited, of pmv's head and of the true one, from the inp
 - strength: how much of the true difference is in pmv's (its projection). 1 = neither fainter nor stronger.
 - edited, unedited: PSNR inside the head of the edited and of the unedited inversion against the changed true head. An
   edit is worth making where the first is higher.
-- left: "edited", had the residual of the planes stayed where it was (`pmv.residual` moves it with the head's shape).
+- left: "edited", had the residual of the planes stayed where it was (`pmv.generators.residual` moves it with the head's
+  shape).
 - rest: PSNR of the edited against the unedited inversion where the true head does not change.
 
 An attribute goes by two standard deviations to the side where the head has more room for it.
@@ -24,17 +25,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.edit import carried
-from pmv.artifacts import Inversion, load_inversion, read_header, write_json
-from pmv.camera import Camera
-from pmv.directions import edit, load_directions
-from pmv.images import resize, to_uint8, write_png
-from pmv.masks import dilate
-from pmv.metrics import psnr
-from pmv.sheets import tile
-from training.directions import changed
-from training.heads import HeadAssets, HeadParameters, HeadRenderer, build_head, sample_parameters
-from training.heads.attributes import ATTRIBUTES, latents_of, values_of
-from training.heads.demo_portraits import PORTRAITS
+from pmv.files.artifacts import read_header, write_json
+from pmv.fitting.metrics import psnr
+from pmv.generators.directions import edit, load_directions
+from pmv.geometry.camera import Camera
+from pmv.inversion import Inversion, load_inversion
+from pmv.pictures.images import resize, to_uint8, write_png
+from pmv.pictures.masks import dilate
+from pmv.pictures.sheets import tile
+from pmv.training.directions import changed
+from pmv.training.heads import HeadAssets, HeadParameters, HeadRenderer, build_head, sample_parameters
+from pmv.training.heads.attributes import ATTRIBUTES, latents_of, values_of
+from pmv.training.heads.demo_portraits import PORTRAITS
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "attributes.json"

@@ -38,16 +38,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pmv.artifacts import load_fields, load_inversion, read_json, write_json
-from pmv.camera import Camera
+from pmv.apps.invert import Request, invert
 from pmv.errors import InputError
-from pmv.images import resize, to_uint8, write_png
-from pmv.masks import SOLID, dilate
-from pmv.metrics import psnr
-from pmv.overlay import Placement, draw_overlay
-from pmv.sheets import tile
-from stages.edit_list import Edit
-from stages.invert import Request, invert
+from pmv.files.artifacts import read_json, write_json
+from pmv.fitting.metrics import psnr
+from pmv.geometry.camera import Camera
+from pmv.geometry.unroll import unrolled
+from pmv.inversion import load_inversion
+from pmv.pictures.images import resize, to_uint8, write_png
+from pmv.pictures.masks import SOLID, dilate
+from pmv.pictures.overlay import Placement, draw_overlay
+from pmv.pictures.sheets import tile
+from pmv.pipeline.packing import load_fields
+from pmv.stages.edit_list import Edit
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "edit.json"
@@ -119,7 +122,7 @@ class Truth:
     """
 
     def __init__(self, makehuman: Path, seed: int, size: int) -> None:
-        from training.heads import HeadAssets, HeadRenderer, build_head, sample_parameters
+        from pmv.training.heads import HeadAssets, HeadRenderer, build_head, sample_parameters
 
         self.size = size
         self.camera = Camera.orbit(0.0, 0.0)
@@ -145,7 +148,11 @@ class Truth:
         depth = torch.from_numpy(self._view(self.camera).depth)[None, None]
         rgba = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
         black = torch.full((1, 3, _PAINT, _PAINT), -1.0)
-        drawn, cover = draw_overlay(black, rgba[:, :3] * 2 - 1, rgba[:, 3:], placement, depth, depth > 0, self.camera)
+        surface = None
+        if placement.follow_surface:
+            aspect, shape = rgba.shape[-2] / rgba.shape[-1], {"at": placement.at, "width": placement.size}
+            surface = unrolled(depth, depth > 0, self.camera, **shape, aspect=aspect, side=_PAINT)
+        drawn, cover = draw_overlay(black, rgba[:, :3] * 2 - 1, rgba[:, 3:], placement, surface)
         colour = ((drawn + 1) / 2 / cover.clamp_min(1e-6)).clamp(0, 1)
         whole = torch.cat([colour, cover], 1)[0].permute(1, 2, 0).numpy()
         return self.head.with_decal(whole, centre=(0.5, 0.5), width=1.0)
@@ -264,7 +271,7 @@ def main(
 ) -> None:
     if importlib.util.find_spec("triton"):  # Mesa's LLVM and Triton's clash, unless Triton's is there first
         importlib.import_module("triton")
-    from training.heads.demo_portraits import compass_tattoo
+    from pmv.training.heads.demo_portraits import compass_tattoo
 
     truth = Truth(makehuman, seed, 256)
     files = write_portrait(truth, work / "portrait")

@@ -23,7 +23,7 @@ import click
 import torch
 
 from benchmarks.official_layout import FFHQ512_128, PANOHEAD, write_official
-from pmv.artifacts import write_json
+from pmv.files.artifacts import write_json
 from pmv.generators import EMBEDDED, EG3DConfig, EG3DGenerator, load_generator, save_generator
 from pmv.generators.panohead import PanoHeadConfig, PanoHeadGenerator
 
@@ -124,7 +124,7 @@ def measure_render(path: Path, repeats: int, resolution: int) -> dict[str, Any]:
 
 def machine(threads: int) -> dict[str, Any]:
     """What the figures are taken on, and how busy it is."""
-    from stages.runner import cpu_name  # whose imports would add to what children hold
+    from pmv.pipeline.device import cpu_name  # whose imports would add to what children hold
 
     return {
         "cpu": cpu_name(),

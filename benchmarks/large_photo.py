@@ -18,10 +18,10 @@ import click
 import cv2
 import numpy as np
 
-from pmv.artifacts import read_json, write_json
 from pmv.errors import InputError
-from pmv.images import read_bytes
-from stages.runner import cpu_name
+from pmv.files.artifacts import read_json, write_json
+from pmv.pictures.images import read_bytes
+from pmv.pipeline.device import cpu_name
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "large_photo.json"
@@ -48,7 +48,7 @@ def measure(photo: Path, out: Path) -> dict[str, float]:
     Raises:
         InputError: the command failed.
     """
-    script = "import run_inversion; run_inversion.main()"
+    script = "from pmv.apps.cli import main; main()"
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-c", script, "prepare", str(photo), "--out", str(out), "--device", "cpu"],

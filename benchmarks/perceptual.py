@@ -2,7 +2,7 @@
 
 Held-out synthetic heads (never trained on) are fitted from their true front view alone, with the true camera, as the
 stage `latent` does (and, with --tune, `coarse`), with three losses: squared difference alone ("l2"), with
-lpips-random-squeeze ("random"), and with a network that `training.perceptual` trained ("heads"). What counts is how
+lpips-random-squeeze ("random"), and with a network that `pmv.training.perceptual` trained ("heads"). What counts is how
 the fitted head looks from sides that were not seen: ±30° and ±60°, against the true views:
 
 - PSNR (dB) and SSIM inside the true silhouette;
@@ -36,21 +36,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmv.artifacts import file_hash, value_hash, write_json
-from pmv.camera import Camera
+from pmv.files.artifacts import file_hash, value_hash, write_json
+from pmv.fitting.losses import masked_l2, masked_mean
+from pmv.fitting.metrics import psnr, ssim
+from pmv.fitting.perceptual import PerceptualLoss, load_perceptual
 from pmv.generators import load_generator, resolve_generator
-from pmv.images import to_uint8, write_png
-from pmv.losses import masked_l2, masked_mean
-from pmv.masks import SOLID
-from pmv.metrics import psnr, ssim
-from pmv.optimise import render_views
-from pmv.perceptual import PerceptualLoss, load_perceptual
-from pmv.sheets import tile
-from stages import coarse, latent
-from stages.context import Context
-from training.batches import Batch, HeadStore
-from training.data import HELD_OUT_SEED, HeadPack, PackLayout, RenderPool, head_vector, wait_for
-from training.objective import gradient_difference, gradient_share
+from pmv.generators.views import render_views
+from pmv.geometry.camera import Camera
+from pmv.pictures.images import to_uint8, write_png
+from pmv.pictures.masks import SOLID
+from pmv.pictures.sheets import tile
+from pmv.pipeline.context import Context
+from pmv.stages import coarse, latent
+from pmv.training.batches import Batch, HeadStore
+from pmv.training.data import HELD_OUT_SEED, HeadPack, PackLayout, RenderPool, head_vector, wait_for
+from pmv.training.objective import gradient_difference, gradient_share
 
 OUT = Path(__file__).resolve().parent / "results" / "perceptual.json"
 ANGLES = (0, 30, -30, 60, -60)
@@ -261,7 +261,7 @@ def sheet(work: Path, fits: dict[str, list[Fit]], path: Path) -> None:
 @click.command(help=(__doc__ or "").split("\n")[0])
 @click.option("--makehuman", required=True, type=click.Path(path_type=Path), help="A MakeHuman checkout.")
 @click.option("--work", required=True, type=click.Path(path_type=Path), help="Folder for views and fits; used again.")
-@click.option("--network", default="", metavar="FILE", help="What training.perceptual wrote; needed for heads.")
+@click.option("--network", default="", metavar="FILE", help="What pmv.training.perceptual wrote; needed for heads.")
 @click.option("--generator", default="heads", show_default=True, help="Name or file.")
 @click.option("--loss", "losses", multiple=True, type=click.Choice(LOSSES), default=LOSSES, help="Only these.")
 @click.option("--heads", default=8, show_default=True, help="Held-out heads.")

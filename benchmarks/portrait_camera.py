@@ -25,10 +25,11 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from pmv.artifacts import write_json
-from pmv.camera import EG3D_FOCAL, Camera
+from pmv.files.artifacts import write_json
 from pmv.generators import load_generator
-from pmv.images import read_bytes
+from pmv.geometry.camera import EG3D_FOCAL, Camera
+from pmv.pictures.images import read_bytes
+from pmv.pipeline.device import cpu_name
 from pmv.portrait import onet
 from pmv.portrait.align import align_landmarks, choose_face, find_faces
 from pmv.portrait.crop import FRAMINGS, apply, corners, eg3d_crop, invert, spanning
@@ -36,7 +37,6 @@ from pmv.portrait.face_model import FaceModel, Sample, fit_face_model, project
 from pmv.portrait.landmarks import find_landmarks
 from pmv.portrait.photo import Photo, from_tensor
 from pmv.portrait.pose import find_camera
-from stages.runner import cpu_name
 
 OUT = Path(__file__).resolve().parent / "results" / "portrait_camera.json"
 COPIES = ((0, 1.0), (0, 0.4), (15, 1.5), (-40, 0.8), (90, 1.2), (180, 1.0))

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training.batches import HeadStore
-from training.data import HeadPack, PackLayout
-from training.generator import shape_of
-from training.profiling import profile
-from training.trainer import TrainConfig, Trainer
+from pmv.training.batches import HeadStore
+from pmv.training.data import HeadPack, PackLayout
+from pmv.training.generator import shape_of
+from pmv.training.profiling import profile
+from pmv.training.trainer import TrainConfig, Trainer
 
 Z_DIM = 169
 

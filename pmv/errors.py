@@ -27,6 +27,14 @@ class CheckpointError(PmvError):
     """A generator checkpoint is unknown, damaged, of an unsupported kind, or hostile."""
 
 
+class FitError(PmvError):
+    """A fit cannot go on: its loss is no number."""
+
+
+class Stopped(Exception):
+    """Somebody asked for an end, and what was under way stopped between two steps. No fault of anybody's."""
+
+
 class AssetsError(PmvError):
     """Data that pmv needs from elsewhere (MakeHuman assets, pretrained weights) is missing or incomplete."""
 

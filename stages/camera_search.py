@@ -1,24 +1,54 @@
 """The camera of an aligned photo in which no landmarks can be found: by comparison with the generator's mean head."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmv.camera import Camera
-from pmv.images import resize
-from stages.context import Context
-
-if TYPE_CHECKING:
-    from stages.prepare import PrepareConfig
+from pmv.geometry.camera import Camera
+from pmv.pictures.images import resize
+from pmv.pipeline.context import Context
 
 _WEAK_EDGE = 0.05
 """Brightness step over two pixels, image units [-1,1], below which an edge fades into noise."""
 
 
-def find_camera(image: Tensor, foreground: Tensor, config: "PrepareConfig", context: Context) -> Camera:
+@dataclass(frozen=True)
+class CameraSearchConfig:
+    """Knobs of the search.
+
+    Attributes:
+        search_yaw, search_pitch: degrees to each side of the front that the camera search covers.
+        search_yaw_steps, search_pitch_steps: grid points of that search.
+        search_keep: how many of the grid's best are refined.
+        refine_steps: Adam steps of each refinement; 0 keeps the grid's best.
+        refine_rate: Adam's learning rate, in degrees.
+        search_resolution: side in pixels of the pictures that are compared.
+        silhouette_weight, edge_weight: weights of the terms of the comparison: silhouette overlap, edges of the face.
+        shift: how far the photo's face may lie from the mean head's, as a fraction of the image width.
+        prior_weight: weight of the expectation that aligned portraits look at the camera.
+        prior_yaw, prior_pitch: degrees, standard deviations of that expectation.
+    """
+
+    search_yaw: float = 60.0
+    search_pitch: float = 15.0
+    search_yaw_steps: int = 13
+    search_pitch_steps: int = 3
+    search_keep: int = 2
+    refine_steps: int = 15
+    refine_rate: float = 1.0
+    search_resolution: int = 48
+    silhouette_weight: float = 0.5
+    edge_weight: float = 1.0
+    shift: float = 0.0625
+    prior_weight: float = 0.2
+    prior_yaw: float = 30.0
+    prior_pitch: float = 12.0
+
+
+def find_camera(image: Tensor, foreground: Tensor, config: CameraSearchConfig, context: Context) -> Camera:
     """The direction from which the mean head looks most like the photo; radius, pivot and focal length are the
     generator's.
 
@@ -79,7 +109,7 @@ def find_camera(image: Tensor, foreground: Tensor, config: "PrepareConfig", cont
     return Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll)
 
 
-def view_score(view: Tensor, alpha: Tensor | None, target: Tensor, mask: Tensor, config: "PrepareConfig") -> Tensor:
+def view_score(view: Tensor, alpha: Tensor | None, target: Tensor, mask: Tensor, config: CameraSearchConfig) -> Tensor:
     """How unlike a photo a view of the mean head is; 0 = equal. Differentiable.
 
     Two terms: 1 − IoU of the silhouettes (where the generator has an alpha), and 1 − correlation of the edges of eyes,

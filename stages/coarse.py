@@ -7,18 +7,22 @@ it, so alpha and depth of other views are held to the pivot's while tuning; HFGI
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
-from pmv.generators.base import GeneratorSpec
-from pmv.images import resize
-from pmv.losses import alpha_hold, depth_hold, masked_l2
-from pmv.optimise import render_views, snapshot, trainable
-from stages.context import Context
+from pmv.fitting.losses import alpha_hold, depth_hold, masked_l2
+from pmv.fitting.optimise import Group, optimise
+from pmv.fitting.perceptual import Perceptual
+from pmv.fitting.tuning import snapshot, trainable
+from pmv.generators.base import GeneratorSpec, Render
+from pmv.generators.views import render_views
+from pmv.geometry.camera import Camera
+from pmv.pictures.images import resize
+from pmv.pipeline.context import Context
 
 
 @dataclass(frozen=True)
@@ -41,17 +45,18 @@ class CoarseConfig:
 
     Attributes:
         steps: Adam steps at most.
-        learning_rate: of all tuned weights.
-        groups: parameter groups that are tuned; see `EG3DGenerator.tunable_parameters`.
-        l2_weight, perceptual_weight: on the input view.
+        learning_rate: Adam's learning rate, for all tuned weights.
+        groups: parameter groups that are tuned: "mapping", "backbone", "decoder", "superresolution", or "all" but the
+            mapping; see `Generator.tunable_parameters`.
+        l2_weight, perceptual_weight: weights of squared and perceptual difference on the input view.
         stop_at: tuning ends when the perceptual distance falls to this; 0 = never.
-        hold_weight: of depth and alpha held to the pivot's from one random pseudo-view a step; 0 = off (HFGI3D).
+        hold_weight: weight of depth and alpha held to the pivot's from one random pseudo-view a step; 0 = off (HFGI3D).
         hold_scale: depth difference, world units, from which the hold is linear.
         views: pseudo-views.
         rings: ellipses that they are spread over, evenly growing up to the outermost.
         yaw: degrees, half-width of the outermost ellipse.
         pitch_up, pitch_down: degrees, its extent above and below.
-        centre: what the ellipses lie around: the "input" camera or the "front".
+        centre: what the ellipses lie around: "input", the input camera, or "front", the front of the face.
         around: further pseudo-views all around the head, for generators of full heads; they hold what no pixel of the
             photo shows.
         depth_resolution: rays a side of the depth maps.
@@ -121,6 +126,33 @@ def pseudo_cameras(spec: GeneratorSpec, camera: Camera, config: CoarseConfig) ->
     return Camera(orbit.cam2world, camera.intrinsics.expand(len(orbit), 3, 3))
 
 
+def coarse_losses(
+    out: Render,
+    original: Tensor,
+    keep: Tensor,
+    held: tuple[Tensor, Tensor] | None,
+    config: CoarseConfig,
+    perceptual: Perceptual,
+) -> dict[str, Tensor]:
+    """The weighted terms of one step, scalars.
+
+    Args:
+        out: the input view of the generator and, where anything is held, one more view.
+        original: [1,3,S,S]; keep: [1,1,S,S], 1 where it is to be met.
+        held: depth and alpha [1,1,r,r] of the pivot in that second view, None = nothing is held.
+    """
+    view = resize(out.image[:1], original.shape[-1])
+    losses = {
+        "l2": config.l2_weight * masked_l2(view, original, keep).mean(),
+        "perceptual": config.perceptual_weight * perceptual(view, original, keep).mean(),
+    }
+    if held is not None:
+        depth, alpha = held
+        hold = depth_hold(out.depth[1:], depth, (alpha > 0.9).float(), config.hold_scale)
+        losses["hold"] = config.hold_weight * (hold + alpha_hold(out.alpha[1:], alpha)).mean()
+    return losses
+
+
 def run(inputs: CoarseInputs, config: CoarseConfig, context: Context) -> CoarseOutputs:
     """Tunes a copy of the generator to the input view and renders the pseudo-views' images, depths and alphas."""
     size = inputs.original.shape[-1]
@@ -129,36 +161,25 @@ def run(inputs: CoarseInputs, config: CoarseConfig, context: Context) -> CoarseO
     views = pseudo_cameras(generator.spec, inputs.camera, config)
     w, noise = inputs.pivot_w, inputs.noise
     reference = render_views(generator, w, noise, views) if config.hold_weight and config.steps else None
-    optimizer = torch.optim.Adam(parameters.values(), config.learning_rate)
     keep = 1.0 - inputs.difference_mask
     if inputs.valid is not None:
         keep = keep * inputs.valid
-    with context.progress(config.steps, "coarse") as bar:
-        for step in range(config.steps):
-            cameras = inputs.camera
-            held = int(torch.randint(len(views), (1,), generator=context.rng))
-            if reference is not None:
-                cameras = Camera.cat([cameras, views[held]])
-            out = generator.render(generator.planes(w, noise), w, cameras)
-            view = resize(out.image[:1], size)
-            distance = context.perceptual(view, inputs.original, keep).mean()
-            losses = {
-                "l2": config.l2_weight * masked_l2(view, inputs.original, keep).mean(),
-                "perceptual": config.perceptual_weight * distance,
-            }
-            if reference is not None:
-                alpha, depth = reference.alpha[held : held + 1], reference.depth[held : held + 1]
-                hold = depth_hold(out.depth[1:], depth, (alpha > 0.9).float(), config.hold_scale)
-                losses["hold"] = config.hold_weight * (hold + alpha_hold(out.alpha[1:], alpha)).mean()
-            values = {name: value.item() for name, value in losses.items()}
-            context.record(step=step, **values)
-            bar.set_postfix(**{name: f"{value:.3f}" for name, value in values.items()})
-            bar.update(1)
-            if distance.item() <= config.stop_at:
-                break
-            optimizer.zero_grad(set_to_none=True)
-            torch.stack(list(losses.values())).sum().backward()
-            optimizer.step()
+
+    def losses(step: int) -> dict[str, Tensor]:
+        cameras, held = inputs.camera, None
+        which = int(torch.randint(len(views), (1,), generator=context.rng))
+        if reference is not None:
+            cameras = Camera.cat([cameras, views[which]])
+            held = reference.depth[which : which + 1], reference.alpha[which : which + 1]
+        out = generator.render(generator.planes(w, noise), w, cameras)
+        return coarse_losses(out, inputs.original, keep, held, config, context.perceptual)
+
+    def near_enough(values: Mapping[str, float]) -> bool:
+        return config.stop_at > 0 and values["perceptual"] <= config.stop_at * config.perceptual_weight
+
+    groups = [Group(list(parameters.values()), config.learning_rate)]
+    with context.following(config.steps, "coarse") as callback:
+        optimise(groups, losses, config.steps, enough=near_enough, callback=callback, stop=context.stop)
     state = snapshot(parameters)
     fine = render_views(generator, w, noise, Camera.cat([inputs.camera, views]), config.depth_resolution)
     images = render_views(generator, w, noise, Camera.cat([inputs.camera, views])).image

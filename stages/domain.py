@@ -10,10 +10,10 @@ from dataclasses import fields
 from typing import Any
 
 from pmv import data_path
-from pmv.camera import EG3D_FOCAL
 from pmv.errors import InputError
-from pmv.manifest import recognise
-from stages.config import GeneratorConfig, RunConfig, read_yaml
+from pmv.files.manifest import recognise
+from pmv.geometry.camera import EG3D_FOCAL
+from pmv.pipeline.config import GeneratorConfig, RunConfig, read_yaml
 
 log = logging.getLogger("pmv")
 

@@ -12,13 +12,14 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from pmv.camera import Camera
 from pmv.errors import InputError
-from pmv.masks import SOLID, dilate, feather
-from pmv.overlay import draw_overlay
+from pmv.geometry.camera import Camera
+from pmv.geometry.unroll import unrolled
+from pmv.pictures.masks import SOLID, dilate, feather
+from pmv.pictures.overlay import draw_overlay
+from pmv.pipeline.context import Context
 from pmv.portrait.photo import crop_tensor
-from stages.context import Context
-from stages.edit_list import LoadedEdit
+from pmv.stages.edit_list import LoadedEdit
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class EditConfig:
     """Knobs of the edit stage.
 
     Attributes:
-        threshold: smallest difference, image units [-1,1], that counts as an edit.
+        threshold: smallest difference from the photo, image units [-1,1], that counts as an edit.
         margin: how far the edit mask reaches beyond the difference, as a fraction of the image width.
     """
 
@@ -114,15 +115,18 @@ def _lay(edit: LoadedEdit, image: Tensor, inputs: EditInputs, config: EditConfig
     """An overlay on the picture so far: that [1,3,S,S], and the edit's mask [1,1,S,S]."""
     assert edit.placement is not None
     try:
-        result, cover = draw_overlay(
-            image,
-            edit.picture,
-            edit.alpha,
-            edit.placement,
-            inputs.input_depth,
-            inputs.input_alpha > SOLID,
-            inputs.camera,
-        )
+        surface = None
+        if edit.placement.follow_surface:
+            surface = unrolled(
+                inputs.input_depth,
+                inputs.input_alpha > SOLID,
+                inputs.camera,
+                at=edit.placement.at,
+                width=edit.placement.size,
+                aspect=edit.picture.shape[-2] / edit.picture.shape[-1],
+                side=image.shape[-1],
+            )
+        result, cover = draw_overlay(image, edit.picture, edit.alpha, edit.placement, surface)
     except InputError as error:
         raise InputError(f"the overlay {edit.name}: {error}") from error
     if not ((cover > 0.05) & (inputs.foreground > SOLID)).any():

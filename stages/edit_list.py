@@ -1,4 +1,4 @@
-"""The edits of a run: from the command line, on disk in ``source/edits.yaml``, and read for the stage `edit`.
+"""The edits of a run: as the user gives them, on disk in ``source/edits.yaml``, and read for the stage `edit`.
 
 Edits stack in the order in which they are given. The run keeps copies of their pictures and every number, so that it
 can be replayed without the originals, and so that further edits go on top.
@@ -6,7 +6,7 @@ can be replayed without the originals, and so that further edits go on top.
 
 import math
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,13 @@ import torch
 import yaml
 from torch import Tensor
 
-from pmv.artifacts import file_hash, write_text
 from pmv.errors import InputError
-from pmv.images import read_bytes, read_image, read_mask
-from pmv.overlay import Placement
+from pmv.files.artifacts import file_hash, write_text
+from pmv.pictures.images import read_bytes, read_image, read_mask
+from pmv.pictures.overlay import Placement
 
 FILE = "edits.yaml"
 _NUMBERS = ("at", "size", "rotate", "blend", "opacity", "follow_surface")
-_FLAGS = {"at": "--at", "size": "--size", "rotate": "--rotate", "blend": "--blend", "opacity": "--opacity"}
-_FLAGS |= {"follow_surface": "--follow-surface", "paint_mask": "--paint-mask"}
 
 
 @dataclass(frozen=True)
@@ -80,42 +78,18 @@ class Edit:
         return [file_hash(self.picture), file_hash(self.mask) if self.mask else None, numbers]
 
 
-def group_options(options: Iterable[tuple[str, Any]]) -> list[Edit]:
-    """Edits from the command line's options in their order: what belongs to an edit follows it.
+def read_placement(given: Mapping[str, Any], where: str) -> Placement:
+    """A placement from texts, as on a command line, or numbers, as in a file.
 
     Args:
-        options: (name, value): "edit" and "overlay" begin an edit; "paint_mask" belongs to the edit before it; "at",
-            "size", "rotate", "blend", "opacity" and "follow_surface" to the overlay before them. Values are texts,
-            paths or, of a flag, True.
+        given: the fields of `Placement` by name; "at" two numbers, or a text of two.
 
     Raises:
-        InputError: an option without its edit, given twice for one, missing, or that is no number.
+        InputError: something is missing or no number; the message begins with `where`.
     """
-    groups: list[tuple[str, Path, dict[str, Any]]] = []
-    for name, value in options:
-        if name in ("edit", "overlay"):
-            groups.append((name, Path(value), {}))
-            continue
-        owner = "edit" if name == "paint_mask" else "overlay"
-        if not groups or groups[-1][0] != owner:
-            raise InputError(f"{_FLAGS[name]} belongs to an --{owner}; write it after --{owner} FILE")
-        if name in groups[-1][2]:
-            raise InputError(f"--{owner} {groups[-1][1]}: {_FLAGS[name]} is given twice; give it once")
-        groups[-1][2][name] = value
-    edits = []
-    for kind, path, given in groups:
-        if kind == "edit":
-            edits.append(Edit(path, Path(mask) if (mask := given.get("paint_mask")) else None, name=path.name))
-        else:
-            edits.append(Edit(path, placement=_placement(given, f"--overlay {path}"), name=path.name))
-    return edits
-
-
-def _placement(given: dict[str, Any], where: str) -> Placement:
-    """A placement from texts or numbers; InputError begins with `where`."""
     for name, example in (("at", "0.64,0.6"), ("size", "0.2")):
         if name not in given:
-            raise InputError(f"{where}: lacks {name}; add {_FLAGS[name]} {example}, fractions of the aligned picture")
+            raise InputError(f"{where}: lacks {name}; add --{name} {example}, fractions of the aligned picture")
     values = dict(given)
     at = values["at"]
     parts = at.replace(",", " ").split() if isinstance(at, str) else at if isinstance(at, list | tuple) else [at]
@@ -197,6 +171,6 @@ def load_edits(folder: Path) -> list[Edit]:
         for file in (picture, mask):
             if file is not None and not file.is_file():
                 raise InputError(f"{file}: is gone, and {path.name} lists it; put it back or use --clear-edits")
-        placement = _placement(given, f"{path}: {row[kind]}") if kind == "overlay" else None
+        placement = read_placement(given, f"{path}: {row[kind]}") if kind == "overlay" else None
         edits.append(Edit(picture, mask, placement, str(row.get("name", picture.name))))
     return edits

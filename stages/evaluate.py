@@ -8,13 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
+from pmv.fitting.metrics import cross_view_consistency, psnr, ssim
 from pmv.generators.base import Generator, Render
-from pmv.images import to_uint8
-from pmv.mesh import extract_mesh, vertex_colours
-from pmv.metrics import cross_view_consistency, psnr, ssim
-from pmv.sheets import tile
-from stages.context import Context
+from pmv.geometry.camera import Camera
+from pmv.geometry.mesh import extract_mesh, vertex_colours
+from pmv.geometry.scene import SeenFrom
+from pmv.pictures.images import resize, to_uint8
+from pmv.pictures.masks import SOLID
+from pmv.pictures.sheets import tile
+from pmv.pipeline.context import Context
 
 _SHEET_YAWS = (-30.0, 0.0, 30.0)
 _MESH_VIEWS = 8
@@ -56,7 +58,7 @@ class EvaluateConfig:
             turns through 360° instead.
         turntable_pitch: degrees up and down that the turntable sways once in a turn.
         consistency_angle: degrees to each side of the input view at which cross-view consistency is measured.
-        tolerance: of the depth test in cross-view consistency, as a fraction of the generator's box.
+        tolerance: tolerance of the depth test in cross-view consistency, as a fraction of the generator's box.
         mesh_resolution: density samples along each side of the mesh's grid; 0 makes no mesh.
         mesh_level: raw density of the mesh's surface (EG3D's own value).
     """
@@ -94,6 +96,12 @@ def run(inputs: EvaluateInputs, config: EvaluateConfig, context: Context) -> Eva
     planes = tuned.planes(inputs.pivot_w, inputs.noise)
     count = len(inputs.pseudo_cameras)
 
+    size = inputs.image.shape[-1]
+
+    def picture(image: Tensor) -> Tensor:
+        """A render as it is compared: of the photo's size, which need not be the generator's."""
+        return resize(image, size).clamp(-1, 1)
+
     def render(camera: Camera) -> Render:
         result = tuned.render(planes, inputs.pivot_w, camera)
         bar.update(1)
@@ -102,24 +110,22 @@ def run(inputs: EvaluateInputs, config: EvaluateConfig, context: Context) -> Eva
     with context.progress(config.frames + count + len(_SHEET_YAWS) + 4, "evaluate") as bar:
         front = render(inputs.camera)
         pivot_planes = context.generator.planes(inputs.pivot_w, inputs.noise)
-        pivot = context.generator.render(pivot_planes, inputs.pivot_w, inputs.camera).image.clamp(-1, 1)
+        pivot = context.generator.render(pivot_planes, inputs.pivot_w, inputs.camera).image
         bar.update(1)
-        views = torch.cat([render(inputs.pseudo_cameras[i]).image for i in range(count)]).clamp(-1, 1)
+        views = torch.cat([picture(render(inputs.pseudo_cameras[i]).image) for i in range(count)])
         beside = _beside(inputs.camera, spec, config.consistency_angle)
         novel = [render(beside[i]) for i in range(2)]
+        depths, alphas = torch.cat([v.depth for v in novel]), torch.cat([v.alpha for v in novel])
         consistency, covisible = cross_view_consistency(
             inputs.image,
-            front.depth,
-            front.alpha,
-            inputs.camera,
-            torch.cat([v.image for v in novel]).clamp(-1, 1),
-            torch.cat([v.depth for v in novel]),
-            torch.cat([v.alpha for v in novel]),
-            beside,
+            SeenFrom(inputs.camera, front.depth, front.alpha > SOLID),
+            torch.cat([picture(v.image) for v in novel]),
+            SeenFrom(beside, depths, alphas > SOLID),
             config.tolerance * spec.box,
         )
-        turns = [render(spec.orbit(math.radians(yaw), 0.0).to(context.device)).image for yaw in _SHEET_YAWS]
-        input_views = {"pivot": pivot, "coarse": inputs.input_render, "tuned": front.image.clamp(-1, 1)}
+        around = [spec.orbit(math.radians(yaw), 0.0).to(context.device) for yaw in _SHEET_YAWS]
+        turns = [picture(render(camera).image) for camera in around]
+        input_views = {"pivot": picture(pivot), "coarse": inputs.input_render, "tuned": picture(front.image)}
         metrics = _fidelity(input_views, inputs, context)
         known = torch.maximum(inputs.blend_masks, inputs.warped_edit_masks)
         metrics["views_psnr"] = psnr(views, _pseudo_views(inputs), known).nanmean().item()

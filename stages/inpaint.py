@@ -1,14 +1,14 @@
 """Stage 07: where the occluded parts get filled, with the generator's own render (HFGI3D §3.3; see
-`pmv.inpainting`)."""
+`pmv.pictures.inpainting`)."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pmv.inpainting import blend, colour_shift
-from pmv.masks import feather
-from stages.context import Context
+from pmv.pictures.inpainting import blend, colour_shift
+from pmv.pictures.masks import feather
+from pmv.pipeline.context import Context
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ def run(inputs: InpaintInputs, config: InpaintConfig, context: Context) -> Inpai
             warped, render, known = inputs.warped_views[part], inputs.view_renders[part], inputs.visible_masks[part]
             shift = None
             if config.harmonize:
-                shift = colour_shift(warped, render, known, head[part], config.harmonize_blur, config.harmonize_reach)
+                widths = {"blur": config.harmonize_blur, "reach": config.harmonize_reach}
+                shift = colour_shift(warped, render, known=known, domain=head[part], **widths)
             views.append(blend(warped, render, weights[part], shift))
             bar.update(1)
     pseudo_views = torch.cat(views)

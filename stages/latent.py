@@ -6,19 +6,22 @@ silhouette is fitted through alpha; and what the generator cannot draw (the *dif
 stops pulling at the latent and, in the next stage, at the geometry. The user may know better and say it with a mask.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
-from pmv.camera import Camera
 from pmv.errors import InputError
-from pmv.images import resize
-from pmv.losses import masked_l2, noise_regulariser, w_distance
-from pmv.masks import erode
-from pmv.optimise import ramped_rate, set_rate
-from stages.context import Context
+from pmv.fitting.losses import masked_l2, noise_regulariser, w_distance
+from pmv.fitting.optimise import Group, Ramp, optimise
+from pmv.fitting.perceptual import Perceptual
+from pmv.generators.base import Render
+from pmv.geometry.camera import Camera
+from pmv.pictures.images import resize
+from pmv.pictures.masks import erode
+from pmv.pipeline.context import Context
 
 
 @dataclass(frozen=True)
@@ -41,22 +44,23 @@ class LatentConfig:
 
     Attributes:
         steps: Adam steps.
-        learning_rate: for w and noise.
+        learning_rate: Adam's learning rate, for w and noise.
         ramp_up, ramp_down: parts of the steps over which the rate rises linearly and falls as a half cosine.
         mean_samples: latents whose mean is the start.
         w_noise: standard deviation of noise added to w, in units of w's own spread, at the first step.
         w_noise_until: part of the steps over which that noise fades to zero (quadratically).
         w_plus_from: part of the steps after which every row of w is free; before, all rows move as one.
-        l2_weight, perceptual_weight: on the input view.
-        alpha_weight: silhouette against the foreground mask; used only by generators whose subject stands alone.
-        w_distance_weight: pulls the rows of w together (keeps unseen sides plausible).
+        l2_weight, perceptual_weight: weights of squared and perceptual difference on the input view.
+        alpha_weight: weight of the silhouette against the foreground mask; used only by generators whose subject stands
+            alone.
+        w_distance_weight: weight of what pulls the rows of w together (keeps unseen sides plausible).
         optimise_noise: fit the synthesis noise maps too.
-        noise_weight: of the regulariser that keeps them noise.
+        noise_weight: weight of the regulariser that keeps them noise.
         camera_rate: learning rate of the camera, relative to `learning_rate`; 0 keeps the given camera.
-        camera_prior_degrees: the camera's turn is penalised as a Gaussian of this standard deviation.
+        camera_prior_degrees: the camera's turn is penalised as a Gaussian of this standard deviation, degrees.
         camera_prior_shift: as above for its shift, in world units.
-        camera_prior_widen: both are wider by this, times one minus the confidence in the camera.
-        camera_weight: of that penalty.
+        camera_prior_widen: both are wider by this, times one minus the confidence in the camera that prepare found.
+        camera_weight: weight of that penalty.
         difference_from: part of the steps after which pixels that cannot be fitted are left out; 1 = never. A user's
             mask holds from the first step.
         difference_threshold: smallest smoothed absolute difference, image units [-1,1], that counts as out of
@@ -167,95 +171,177 @@ def show_difference(image: Tensor, difference: Tensor) -> Tensor:
     return torch.lerp(tinted, magenta, outline)
 
 
+@dataclass(frozen=True)
+class LatentTarget:
+    """What the input view should be.
+
+    Attributes:
+        image: [1,3,S,S].
+        keep: [1,1,S,S], 1 where the generator can draw it; valid: [1,1,S,S], 0 in the photo's mirrored border.
+        silhouette: [1,1,S,S] that alpha should be, None = the generator's alpha is none.
+    """
+
+    image: Tensor
+    keep: Tensor
+    valid: Tensor
+    silhouette: Tensor | None
+
+
+@dataclass(frozen=True)
+class Shot:
+    """The camera as it is fitted: where it was said to be, and how far from there it has gone.
+
+    Attributes:
+        turn: [3] axis-angle vector in radians; shift: [3] world units; see `adjust_camera`.
+        reach: how much wider than configured the prior is, ≥ 1.
+    """
+
+    turn: Tensor
+    shift: Tensor
+    reach: float = 1.0
+
+
+def latent_losses(
+    out: Render,
+    w: Tensor,
+    spread: float,
+    noise: Mapping[str, Tensor],
+    shot: Shot,
+    target: LatentTarget,
+    config: LatentConfig,
+    perceptual: Perceptual,
+) -> dict[str, Tensor]:
+    """The weighted terms of one step, scalars; which there are depends on the config and on the target.
+
+    Args:
+        out: the input view.
+        w: [1,num_ws,w_dim] without the noise that was added to it; spread: standard deviation of w's entries.
+        noise: the noise maps; shot: the camera's way so far.
+    """
+    size = target.image.shape[-1]
+    view = resize(out.image, size)
+    losses = {
+        "l2": config.l2_weight * masked_l2(view, target.image, target.keep).mean(),
+        "perceptual": config.perceptual_weight * perceptual(view, target.image, target.keep).mean(),
+        "w_distance": config.w_distance_weight * w_distance(w).mean() / spread**2,
+    }
+    if target.silhouette is not None and config.alpha_weight:
+        alpha = resize(out.alpha, size)
+        losses["alpha"] = config.alpha_weight * masked_l2(alpha, target.silhouette, target.valid).mean()
+    if config.optimise_noise:
+        losses["noise"] = config.noise_weight * noise_regulariser(noise.values())
+    if config.camera_rate:
+        # an uncertain camera may go further; the penalty is that of a wider Gaussian
+        angle = shot.turn.square().sum() / (shot.reach * config.camera_prior_degrees * torch.pi / 180) ** 2
+        moved = shot.shift.square().sum() / (shot.reach * config.camera_prior_shift) ** 2
+        losses["camera"] = config.camera_weight * (angle + moved)
+    return losses
+
+
+class _Fit:
+    """What the steps of one fit share and change.
+
+    Attributes:
+        shared, rows: [1,1,w_dim] and [1,num_ws,w_dim], what is added to the mean latent; noise: maps by name; turn,
+            shift: see `Shot`; target: what the view should be.
+    """
+
+    def __init__(self, inputs: LatentInputs, config: LatentConfig, context: Context) -> None:
+        self.inputs, self.config, self.context = inputs, config, context
+        self.generator, self.spec = context.generator, context.generator.spec
+        self.mean = self.generator.mean_w(config.mean_samples)
+        self.spread = self.generator.w_std(config.mean_samples) / self.spec.w_dim**0.5
+        self.shared = torch.zeros_like(self.mean[:, :1]).requires_grad_(True)
+        self.rows = torch.zeros_like(self.mean).requires_grad_(True)
+        self.noise = {name: value.clone() for name, value in self.generator.noise_buffers().items()}
+        if config.optimise_noise:
+            self.noise = {
+                name: torch.randn(v.shape, generator=context.rng).to(v).requires_grad_(True)
+                for name, v in self.noise.items()
+            }
+        device = inputs.original.device
+        self.turn = torch.zeros(3, device=device, requires_grad=True)
+        self.shift = torch.zeros(3, device=device, requires_grad=True)
+        given = inputs.photo_ood_mask
+        self.difference = torch.zeros_like(inputs.foreground) if given is None else (given > 0.5).float()
+        self.looks = config.difference_from < 1 and given is None
+        valid = torch.ones_like(inputs.foreground) if inputs.valid is None else inputs.valid
+        self.foreground = inputs.foreground * valid
+        self.target = LatentTarget(
+            inputs.original,
+            (1.0 - self.difference) * valid,
+            valid,
+            inputs.foreground if self.spec.has_alpha else None,
+        )
+        self.reach = 1.0 + config.camera_prior_widen * (1.0 - inputs.camera_confidence)
+        self.view = inputs.original
+
+    def groups(self) -> list[Group]:
+        config = self.config
+        groups = [Group([self.shared, self.rows], config.learning_rate)]
+        if config.optimise_noise:
+            groups.append(Group(list(self.noise.values()), config.learning_rate))
+        if config.camera_rate:
+            # turn in radians and shift in world units are both small numbers: a hundredth of w's rate is right for them
+            groups.append(Group([self.turn, self.shift], config.learning_rate * config.camera_rate * 0.1))
+        return groups
+
+    @property
+    def w(self) -> Tensor:
+        """[1,num_ws,w_dim]."""
+        return self.mean + self.shared + self.rows
+
+    @property
+    def camera(self) -> Camera:
+        return adjust_camera(self.inputs.initial_camera, self.turn, self.shift, self.spec.pivot)
+
+    def losses(self, step: int) -> dict[str, Tensor]:
+        config, t = self.config, step / self.config.steps
+        fade = max(0.0, 1.0 - t / config.w_noise_until) ** 2 if config.w_noise_until else 0.0
+        self.rows.requires_grad_(t >= config.w_plus_from)
+        w = self.w
+        jitter = torch.randn(w.shape, generator=self.context.rng).to(w) * (self.spread * config.w_noise * fade)
+        out = self.generator.render(self.generator.planes(w + jitter, self.noise), w + jitter, self.camera)
+        self.view = out.image.detach()
+        shot = Shot(self.turn, self.shift, self.reach)
+        return latent_losses(out, w, self.spread, self.noise, shot, self.target, config, self.context.perceptual)
+
+    @torch.no_grad()
+    def after(self, step: int) -> None:
+        if self.config.optimise_noise:
+            for value in self.noise.values():
+                value.sub_(value.mean()).mul_(value.square().mean().rsqrt())
+        if self.looks and step == int(self.config.steps * self.config.difference_from):
+            self.difference = self.unlike(resize(self.view, self.target.image.shape[-1]))
+            self.target = replace(self.target, keep=(1.0 - self.difference) * self.target.valid)
+
+    def unlike(self, view: Tensor) -> Tensor:
+        """Where a view [1,3,S,S] cannot be the photo."""
+        # what was made up differs from nothing, nor does it blur into what is known
+        known = torch.lerp(view, self.target.image, self.target.valid)
+        config = self.config
+        return find_difference(view, known, self.foreground, config.difference_threshold, config.difference_most)
+
+
 def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentOutputs:
     """Fits w (and noise and camera) to the input view; see the module's docstring and `LatentConfig`."""
-    generator, spec = context.generator, context.generator.spec
-    image, size = inputs.original, inputs.original.shape[-1]
-    given = inputs.photo_ood_mask
-    if given is not None:
-        check_ood_mask(given, size)
-    mean = generator.mean_w(config.mean_samples)
-    spread = generator.w_std(config.mean_samples) / spec.w_dim**0.5
-    shared = torch.zeros_like(mean[:, :1]).requires_grad_(True)
-    rows = torch.zeros_like(mean).requires_grad_(True)
-    noise = {name: value.clone() for name, value in generator.noise_buffers().items()}
-    turn = torch.zeros(3, device=image.device, requires_grad=True)
-    shift = torch.zeros(3, device=image.device, requires_grad=True)
-    groups = [{"params": [shared, rows], "lr": config.learning_rate}]
-    if config.optimise_noise:
-        noise = {
-            name: torch.randn(v.shape, generator=context.rng).to(v).requires_grad_(True) for name, v in noise.items()
-        }
-        groups.append({"params": list(noise.values()), "lr": config.learning_rate})
-    if config.camera_rate:
-        # turn in radians and shift in world units are both small numbers: a hundredth of w's rate is right for them
-        groups.append({"params": [turn, shift], "lr": config.learning_rate * config.camera_rate * 0.1})
-    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.999))
-    difference = torch.zeros_like(inputs.foreground) if given is None else (given > 0.5).float()
-    valid = torch.ones_like(inputs.foreground) if inputs.valid is None else inputs.valid
-    foreground = inputs.foreground * valid
-    keep = (1.0 - difference) * valid
-    # an uncertain camera may go further; the penalty is that of a wider Gaussian
-    reach = 1.0 + config.camera_prior_widen * (1.0 - inputs.camera_confidence)
-    looks = config.difference_from < 1 and given is None
-    camera = inputs.initial_camera
-
-    def unlike(view: Tensor) -> Tensor:
-        # what was made up differs from nothing, nor does it blur into what is known
-        known = torch.lerp(view, image, valid)
-        return find_difference(view, known, foreground, config.difference_threshold, config.difference_most)
-
-    with context.progress(config.steps, "latent") as bar:
-        for step in range(config.steps):
-            t = step / config.steps
-            set_rate(optimizer, ramped_rate(step, config.steps, config.ramp_up, config.ramp_down))
-            fade = max(0.0, 1.0 - t / config.w_noise_until) ** 2 if config.w_noise_until else 0.0
-            rows.requires_grad_(t >= config.w_plus_from)
-            w = mean + shared + rows
-            jitter = torch.randn(w.shape, generator=context.rng).to(w) * (spread * config.w_noise * fade)
-            camera = adjust_camera(inputs.initial_camera, turn, shift, spec.pivot)
-            out = generator.render(generator.planes(w + jitter, noise), w + jitter, camera)
-            view = resize(out.image, size)
-            losses = {
-                "l2": config.l2_weight * masked_l2(view, image, keep).mean(),
-                "perceptual": config.perceptual_weight * context.perceptual(view, image, keep).mean(),
-                "w_distance": config.w_distance_weight * w_distance(w).mean() / spread**2,
-            }
-            if spec.has_alpha and config.alpha_weight:
-                losses["alpha"] = (
-                    config.alpha_weight * masked_l2(resize(out.alpha, size), inputs.foreground, valid).mean()
-                )
-            if config.optimise_noise:
-                losses["noise"] = config.noise_weight * noise_regulariser(noise.values())
-            if config.camera_rate:
-                angle = turn.square().sum() / (reach * config.camera_prior_degrees * torch.pi / 180) ** 2
-                moved = shift.square().sum() / (reach * config.camera_prior_shift) ** 2
-                losses["camera"] = config.camera_weight * (angle + moved)
-            total = torch.stack(list(losses.values())).sum()
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            optimizer.step()
-            if config.optimise_noise:
-                with torch.no_grad():
-                    for value in noise.values():
-                        value.sub_(value.mean()).mul_(value.square().mean().rsqrt())
-            if looks and step == int(config.steps * config.difference_from):
-                difference = unlike(view.detach())
-                keep = (1.0 - difference) * valid
-            values = {name: value.item() for name, value in losses.items()}
-            context.record(step=step, **values)
-            bar.set_postfix(**{name: f"{value:.3f}" for name, value in values.items() if name in ("l2", "perceptual")})
-            bar.update(1)
+    size = inputs.original.shape[-1]
+    if inputs.photo_ood_mask is not None:
+        check_ood_mask(inputs.photo_ood_mask, size)
+    fit = _Fit(inputs, config, context)
+    ramp = Ramp(config.ramp_up, config.ramp_down)
+    with context.following(config.steps, "latent", shown=("l2", "perceptual")) as callback:
+        optimise(
+            fit.groups(), fit.losses, config.steps, ramp=ramp, after=fit.after, callback=callback, stop=context.stop
+        )
     with torch.no_grad():
-        pivot = (mean + shared + rows).clone()
-        camera = adjust_camera(inputs.initial_camera, turn, shift, spec.pivot)
-        noise = {name: value.detach() for name, value in noise.items()}
-        view = resize(generator.render(generator.planes(pivot, noise), pivot, camera).image, size)
-        if looks:
-            difference = unlike(view)
+        pivot, camera = fit.w.clone(), fit.camera
+        noise = {name: value.detach() for name, value in fit.noise.items()}
+        view = resize(fit.generator.render(fit.generator.planes(pivot, noise), pivot, camera).image, size)
+        difference = fit.unlike(view) if fit.looks else fit.difference
     context.preview("pivot", view)
     context.preview("difference_mask", difference)
-    context.preview("out_of_distribution", show_difference(image, difference))
-    inside = foreground > 0.5
+    context.preview("out_of_distribution", show_difference(inputs.original, difference))
+    inside = fit.foreground > 0.5
     part = float(difference[inside].mean()) if inside.any() else 0.0
     return LatentOutputs(pivot, noise, camera, difference, part)

@@ -3,7 +3,7 @@
 A photo that is already square and aligned like the generator's training images is taken as it is. Any other is searched
 for a face, cropped (`pmv.portrait`), and its camera is found from the face's landmarks. A missing foreground mask is
 found by a matte; where no landmarks can be had, a missing camera by comparison with the mean head
-(`stages.camera_search`).
+(`pmv.stages.camera_search`).
 """
 
 import logging
@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
 from pmv.errors import AssetsError, InputError, PhotoError
-from pmv.images import resize
+from pmv.geometry.camera import Camera
+from pmv.pictures.images import resize
+from pmv.pipeline.context import Context
 from pmv.portrait import landmarks, onet
 from pmv.portrait.align import Aligned, align, choose_face, confidence_of, draw_faces, find_faces
 from pmv.portrait.crop import FRAMINGS, corners
 from pmv.portrait.matte import find_matte, resolve
 from pmv.portrait.photo import from_tensor, sample
-from stages.camera_search import find_camera
-from stages.context import Context
+from pmv.stages.camera_search import CameraSearchConfig, find_camera
 
 log = logging.getLogger("pmv")
 
@@ -48,8 +48,8 @@ class PrepareInputs:
 
 
 @dataclass(frozen=True)
-class PrepareConfig:
-    """Knobs of the prepare stage.
+class PrepareConfig(CameraSearchConfig):
+    """Knobs of the prepare stage, and those of the camera search.
 
     Attributes:
         resolution: side of the picture in pixels; None = the generator's.
@@ -57,20 +57,12 @@ class PrepareConfig:
             keeps the photo's, as does every generator that draws surroundings.
         align: "auto" takes a square photo as it is if a camera is given, or if its face lies where an aligned one's
             does, and crops every other; "always" crops; "never" takes what must then be a square.
-        crop: whose training pictures to crop like, a key of `pmv.portrait.crop.FRAMINGS`; "auto" = the generator's.
+        crop: whose training pictures to crop like: eg3d, panohead, heads (the embedded generator); auto = the
+            generator's.
         face: which face, numbered by size from 1; None = the largest.
         upright: degrees of tilt from which a head is turned upright.
-        matte: what finds the foreground where no mask is given, see `pmv.portrait.matte`.
-        search_yaw, search_pitch: degrees to each side of the front that the camera search covers.
-        search_yaw_steps, search_pitch_steps: grid points of that search.
-        search_keep: how many of the grid's best are refined.
-        refine_steps: Adam steps of each refinement; 0 keeps the grid's best.
-        refine_rate: Adam's learning rate, in degrees.
-        search_resolution: side in pixels of the pictures that are compared.
-        silhouette_weight, edge_weight: of the terms of the comparison, see `view_score`.
-        shift: how far the photo's face may lie from the mean head's, as a fraction of the image width.
-        prior_weight: of the expectation that aligned portraits look at the camera.
-        prior_yaw, prior_pitch: degrees, standard deviations of that expectation.
+        matte: what finds the foreground where no mask is given: selfie (a network), grabcut (by colour), auto (selfie
+            if it is there).
     """
 
     resolution: int | None = None
@@ -80,20 +72,6 @@ class PrepareConfig:
     face: int | None = None
     upright: float = 8.0
     matte: str = "auto"
-    search_yaw: float = 60.0
-    search_pitch: float = 15.0
-    search_yaw_steps: int = 13
-    search_pitch_steps: int = 3
-    search_keep: int = 2
-    refine_steps: int = 15
-    refine_rate: float = 1.0
-    search_resolution: int = 48
-    silhouette_weight: float = 0.5
-    edge_weight: float = 1.0
-    shift: float = 0.0625
-    prior_weight: float = 0.2
-    prior_yaw: float = 30.0
-    prior_pitch: float = 12.0
 
 
 @dataclass(frozen=True)
@@ -147,7 +125,7 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
     if foreground.mean() < 0.02:
         raise PhotoError("no foreground was found in the photo; give a --mask with the head white on black")
     original = photo
-    if spec.stands_alone and config.composite == "auto":
+    if spec.stands_alone and spec.background is not None and config.composite == "auto":
         original = foreground * photo + (1 - foreground) * spec.background
     if inputs.photo_camera is not None:
         label, confidence = inputs.photo_camera, 1.0

@@ -10,19 +10,22 @@ on whether they came with the photo or later.
 import copy
 import math
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
-from pmv.generators.base import GeneratorSpec
-from pmv.images import resize
-from pmv.losses import alpha_hold, depth_hold, masked_mean
-from pmv.masks import SOLID
-from pmv.optimise import ramped_rate, render_views, set_rate, snapshot, tuner
-from pmv.visibility import surface_mask
-from stages.context import Context
+from pmv.fitting.losses import alpha_hold, depth_hold, masked_mean
+from pmv.fitting.optimise import Ramp, optimise
+from pmv.fitting.perceptual import Perceptual
+from pmv.fitting.tuning import RandomOrder, snapshot, tuned_groups
+from pmv.generators.base import Generator, GeneratorSpec, Render
+from pmv.generators.views import render_views
+from pmv.geometry.camera import Camera
+from pmv.geometry.scene import SeenFrom
+from pmv.geometry.visibility import marked_surface
+from pmv.pictures.images import resize
+from pmv.pictures.masks import SOLID
+from pmv.pipeline.context import Context
 
 
 @dataclass(frozen=True)
@@ -50,20 +53,21 @@ class RetuneConfig:
     """Knobs of the tuning to edits.
 
     Attributes:
-        steps: Adam steps.
-        learning_rate: of all tuned weights.
+        steps: Adam steps that put the edits into the tuned generator; without edits there are none.
+        learning_rate: Adam's learning rate, for all tuned weights.
         ramp_up, ramp_down: parts of the steps over which the rate rises linearly and falls as a half cosine; 0 =
             constant.
-        groups: parameter groups that are tuned; see `EG3DGenerator.tunable_parameters`.
+        groups: parameter groups that are tuned: "mapping", "backbone", "decoder", "superresolution", or "all" but the
+            mapping; see `Generator.tunable_parameters`.
         residual_rate: learning rate of the residual of the tri-planes, in units of their standard deviation; 0 = it
             stays as it is.
         views_per_step: pseudo-views that show the edit, beside the input view in every step.
         held_views: views at random between the pseudo-views in which the unedited head is held, as it is in the
             pseudo-views that do not show the edit.
         held_per_step: of these, in every step.
-        l2_weight, perceptual_weight: on every view.
+        l2_weight, perceptual_weight: weights of squared and perceptual difference, in every view.
         edit_weight: added to the L2 weight of edited pixels.
-        hold_weight: of depth and alpha held to the unedited head's; 0 = off.
+        hold_weight: weight of depth and alpha held to the unedited head's; 0 = off.
         hold_scale: depth difference, world units, from which the hold is linear.
         tolerance: how far behind the edited surface, as a fraction of the generator's box, something is still taken for
             it, so that nothing holds it as it was where a pseudo-view does not show the edit.
@@ -94,7 +98,7 @@ class RetuneOutputs:
 
 
 @dataclass(frozen=True)
-class _Views:
+class RetuneTargets:
     """What is asked for from N cameras.
 
     Attributes:
@@ -113,8 +117,31 @@ class _Views:
     depths: Tensor
     alphas: Tensor
 
-    def __getitem__(self, which: Tensor) -> "_Views":
-        return _Views(*(getattr(self, field.name)[which] for field in fields(self)))
+    def __getitem__(self, which: Tensor) -> "RetuneTargets":
+        return RetuneTargets(*(getattr(self, field.name)[which] for field in fields(self)))
+
+
+def retune_losses(out: Render, asked: RetuneTargets, config: RetuneConfig, perceptual: Perceptual) -> dict[str, Tensor]:
+    """The weighted terms of one step, scalars.
+
+    Args:
+        out: N views of the generator.
+        asked: what they should be.
+    """
+    seen = resize(out.image, asked.targets.shape[-1])
+    # means over the picture, so that a small edit keeps the balance of colour and perceptual distance
+    difference = config.l2_weight * (seen - asked.targets) ** 2
+    edit = asked.weights * masked_mean(difference * (1 + config.edit_weight) * asked.edits)
+    known = torch.maximum(asked.edits, asked.rests)
+    losses = {
+        "edit": edit.mean(),
+        "rest": masked_mean(difference * asked.rests).mean(),
+        "perceptual": config.perceptual_weight * (asked.weights * perceptual(seen, asked.targets, known)).mean(),
+    }
+    if config.hold_weight:
+        hold = depth_hold(out.depth, asked.depths, (asked.alphas > 0.9).float(), config.hold_scale)
+        losses["hold"] = config.hold_weight * (hold + alpha_hold(out.alpha, asked.alphas)).mean()
+    return losses
 
 
 def run(inputs: RetuneInputs, config: RetuneConfig, context: Context) -> RetuneOutputs:
@@ -125,62 +152,29 @@ def run(inputs: RetuneInputs, config: RetuneConfig, context: Context) -> RetuneO
     generator = copy.deepcopy(context.generator)
     generator.load_tuned(inputs.unedited_state)
     w, noise = inputs.pivot_w, inputs.noise
-    views = _views(generator, inputs, config, context)
-    shows = views.show[1:].cpu()
-    showing = _Order(shows.nonzero().flatten() + 1, context.rng)
-    held = _Order((~shows).nonzero().flatten() + 1, context.rng)
-    parameters, optimizer = tuner(generator, w, noise, config.groups, config.learning_rate, config.residual_rate)
-    with context.progress(config.steps, "retune") as bar:
-        for step in range(config.steps):
-            set_rate(optimizer, ramped_rate(step, config.steps, config.ramp_up, config.ramp_down))
-            chosen = [torch.zeros(1, dtype=torch.long), showing.next(config.views_per_step)]
-            asked = views[torch.cat([*chosen, held.next(config.held_per_step)])]
-            out = generator.render(generator.planes(w, noise), w, asked.cameras)
-            seen = resize(out.image, size)
-            # means over the picture, so that a small edit keeps the balance of colour and perceptual distance
-            difference = config.l2_weight * (seen - asked.targets) ** 2
-            edit = asked.weights * masked_mean(difference * (1 + config.edit_weight) * asked.edits)
-            known = torch.maximum(asked.edits, asked.rests)
-            losses = {
-                "edit": edit.mean(),
-                "rest": masked_mean(difference * asked.rests).mean(),
-                "perceptual": config.perceptual_weight
-                * (asked.weights * context.perceptual(seen, asked.targets, known)).mean(),
-            }
-            if config.hold_weight:
-                hold = depth_hold(out.depth, asked.depths, (asked.alphas > 0.9).float(), config.hold_scale)
-                losses["hold"] = config.hold_weight * (hold + alpha_hold(out.alpha, asked.alphas)).mean()
-            optimizer.zero_grad(set_to_none=True)
-            torch.stack(list(losses.values())).sum().backward()
-            optimizer.step()
-            values = {name: value.item() for name, value in losses.items()}
-            context.record(step=step, **values)
-            bar.set_postfix(**{name: f"{value:.3f}" for name, value in values.items()})
-            bar.update(1)
+    targets = _targets(generator, inputs, config, context)
+    input_view, shows = torch.zeros(1, dtype=torch.long), targets.show[1:].cpu()
+    showing = RandomOrder(shows.nonzero().flatten() + 1, context.rng)
+    held = RandomOrder((~shows).nonzero().flatten() + 1, context.rng)
+    parameters, groups = tuned_groups(generator, w, noise, config.groups, config.learning_rate, config.residual_rate)
+
+    def losses(step: int) -> dict[str, Tensor]:
+        chosen = [input_view, showing.next(config.views_per_step), held.next(config.held_per_step)]
+        asked = targets[torch.cat(chosen)]
+        out = generator.render(generator.planes(w, noise), w, asked.cameras)
+        return retune_losses(out, asked, config, context.perceptual)
+
+    ramp = Ramp(config.ramp_up, config.ramp_down)
+    with context.following(config.steps, "retune") as callback:
+        optimise(groups, losses, config.steps, ramp=ramp, callback=callback, stop=context.stop)
     generator.requires_grad_(False)
-    after = resize(render_views(generator, w, noise, views.cameras).image, size)
+    after = resize(render_views(generator, w, noise, targets.cameras).image, size)
     count = 1 + len(inputs.pseudo_cameras)
     context.preview("input_view", after[:1])
     context.preview("views", after[1:count])
     if len(after) > count:
         context.preview("held_views", after[count:])
     return RetuneOutputs({**inputs.unedited_state, **snapshot(parameters)})
-
-
-class _Order:
-    """Indices in random order, every one once before any twice."""
-
-    def __init__(self, indices: Tensor, rng: torch.Generator) -> None:
-        self.indices, self.rng = indices.cpu(), rng
-        self.left = torch.empty(0, dtype=torch.long)
-
-    def next(self, count: int) -> Tensor:
-        """The next `count` of them, or as many as there are."""
-        count = min(count, len(self.indices))
-        if len(self.left) < count:
-            self.left = torch.cat([self.left, self.indices[torch.randperm(len(self.indices), generator=self.rng)]])
-        chosen, self.left = self.left[:count], self.left[count:]
-        return chosen
 
 
 def held_cameras(spec: GeneratorSpec, camera: Camera, views: Camera, count: int, rng: torch.Generator) -> Camera:
@@ -197,7 +191,7 @@ def held_cameras(spec: GeneratorSpec, camera: Camera, views: Camera, count: int,
     return Camera(orbit.cam2world, camera.intrinsics.expand(count, 3, 3))
 
 
-def _views(generator: Any, inputs: RetuneInputs, config: RetuneConfig, context: Context) -> _Views:
+def _targets(generator: Generator, inputs: RetuneInputs, config: RetuneConfig, context: Context) -> RetuneTargets:
     """The input view, the pseudo-views and the held views, in this order."""
     assert inputs.edited_views is not None
     size, spec = inputs.image.shape[-1], generator.spec
@@ -212,10 +206,11 @@ def _views(generator: Any, inputs: RetuneInputs, config: RetuneConfig, context: 
     targets = torch.lerp(resize(before.image, size).clamp(-1, 1), pictures, edits)
     # where a view sees the edited surface, but not well enough to say how, it takes the edit from the others
     near = config.tolerance * spec.box
-    reach = surface_mask(edit, inputs.camera, before.depth[:1], solid[:1], cameras, before.depth, solid, near)
+    seen = SeenFrom(cameras, before.depth, solid)
+    reach = marked_surface(edit, source=seen[0], views=seen, tolerance=near)
     rests = 1 - torch.maximum(reach, edits)
     # a view that only holds counts fully
     weights = torch.cat([edit.new_ones(1), inputs.confidences, edit.new_ones(len(held))])
     show = (edits > SOLID).flatten(1).any(1)
     weights = torch.where(show, weights, torch.ones_like(weights))
-    return _Views(cameras, targets, edits, rests, show, weights, before.depth, before.alpha)
+    return RetuneTargets(cameras, targets, edits, rests, show, weights, before.depth, before.alpha)

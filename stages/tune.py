@@ -7,16 +7,20 @@ confidence. The geometry is held to the coarse geometry, because overfitting one
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
-from pmv.images import resize
-from pmv.losses import alpha_hold, depth_hold, masked_l2
-from pmv.optimise import ramped_rate, render_views, set_rate, snapshot, tuner
-from stages.context import Context
+from pmv.fitting.losses import alpha_hold, depth_hold, masked_l2
+from pmv.fitting.optimise import Ramp, optimise
+from pmv.fitting.perceptual import Perceptual
+from pmv.fitting.tuning import RandomOrder, snapshot, tuned_groups
+from pmv.generators.base import GeneratorSpec, Render
+from pmv.generators.views import render_views
+from pmv.geometry.camera import Camera
+from pmv.pictures.images import resize
+from pmv.pipeline.context import Context
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,22 @@ class TuneConfig:
 
     Attributes:
         steps: Adam steps.
-        learning_rate: of all tuned weights.
+        learning_rate: Adam's learning rate, for all tuned weights.
         ramp_up, ramp_down: parts of the steps over which the rate rises linearly and falls as a half cosine; 0 =
             constant.
-        groups: parameter groups that are tuned; see `EG3DGenerator.tunable_parameters`.
+        groups: parameter groups that are tuned: "mapping", "backbone", "decoder", "superresolution", or "all" but the
+            mapping; see `Generator.tunable_parameters`.
         residual_rate: learning rate of a residual of the tri-planes themselves, in units of their standard deviation;
             0 = no residual (HFGI3D).
         views_per_step: pseudo-views beside the input view in every step; they share one backbone pass.
-        l2_weight, perceptual_weight: on the input view.
+        l2_weight, perceptual_weight: weights of squared and perceptual difference, in the input view and the
+            pseudo-views.
         foreground_weight: how much a foreground pixel of the input view counts against a background pixel in the L2.
-        view_weight: of all pseudo-views against the input view.
-        visible_weight, occluded_weight: of L2 where a pseudo-view shows the photo's texels, and where it is filled in.
-        hold_weight: of depth and alpha held to the coarse geometry, in the input view alpha to the photo's foreground;
-            0 = off (HFGI3D).
+        view_weight: weight of all pseudo-views against the input view.
+        visible_weight, occluded_weight: weights of L2 where a pseudo-view shows the photo's texels, and where it is
+            filled in.
+        hold_weight: weight of depth and alpha held to the coarse geometry, in the input view alpha to the photo's
+            foreground; 0 = off (HFGI3D).
         hold_scale: depth difference, world units, from which the hold is linear.
     """
 
@@ -88,18 +95,36 @@ class TuneOutputs:
     unedited_state: dict[str, Tensor]
 
 
-def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs:
-    """Tunes a fresh copy of the generator; the pivot, the noise and the cameras stay as they are."""
-    size, count = inputs.original.shape[-1], len(inputs.pseudo_cameras)
-    generator = copy.deepcopy(context.generator)
-    w, noise = inputs.pivot_w, inputs.noise
-    parameters, optimizer = tuner(generator, w, noise, config.groups, config.learning_rate, config.residual_rate)
-    resolution = generator.spec.neural_resolution
+@dataclass(frozen=True)
+class TuneTargets:
+    """What is asked for from N cameras, of which the first is the input view's.
+
+    Attributes:
+        pictures: [N,3,S,S]; weights: [N,1,S,S] of their squared difference.
+        confidences: [N] in [0,1]; of the input view, which is always trusted, it is not asked.
+        depths, alphas: [N,1,r,r] of the coarse geometry at the rays' resolution; outlines: alpha that is held to.
+    """
+
+    cameras: Camera
+    pictures: Tensor
+    weights: Tensor
+    confidences: Tensor
+    depths: Tensor
+    alphas: Tensor
+    outlines: Tensor
+
+    def __getitem__(self, which: Tensor) -> "TuneTargets":
+        return TuneTargets(*(getattr(self, field.name)[which] for field in fields(self)))
+
+
+def tune_targets(inputs: TuneInputs, config: TuneConfig, spec: GeneratorSpec) -> TuneTargets:
+    """The input view and the P pseudo-views, in this order, with weight, trust and geometry for each."""
     depths = torch.cat([inputs.input_depth, inputs.view_depths])
     alphas = torch.cat([inputs.input_alpha, inputs.view_alphas])
+    resolution = spec.neural_resolution
     depths, alphas = _downsized(depths, alphas, resolution)
     outlines = alphas
-    if generator.spec.has_alpha:
+    if spec.has_alpha:
         # the photo knows its own outline better than the coarse geometry does: long hair, a beard, a hat
         foreground = torch.nn.functional.interpolate(inputs.foreground, (resolution, resolution), mode="area")
         if inputs.valid is not None:
@@ -110,41 +135,64 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
     if inputs.valid is not None:
         input_weight = input_weight * inputs.valid
     view_weight = config.occluded_weight + (config.visible_weight - config.occluded_weight) * inputs.blend_masks
-    order = torch.empty(0, dtype=torch.long)
-    with context.progress(config.steps, "tune") as bar:
-        for step in range(config.steps):
-            set_rate(optimizer, ramped_rate(step, config.steps, config.ramp_up, config.ramp_down))
-            if len(order) < config.views_per_step:  # every view once before any twice
-                order = torch.cat([order, torch.randperm(count, generator=context.rng)])
-            chosen, order = order[: config.views_per_step], order[config.views_per_step :]
-            cameras = Camera.cat([inputs.camera, inputs.pseudo_cameras[chosen]])
-            out = generator.render(generator.planes(w, noise), w, cameras)
-            views = resize(out.image, size)
-            losses = {
-                "l2": config.l2_weight * masked_l2(views[:1], inputs.original, input_weight).mean(),
-                "perceptual": config.perceptual_weight
-                * context.perceptual(views[:1], inputs.original, inputs.valid).mean(),
-            }
-            if len(chosen):
-                target, confidence = inputs.pseudo_views[chosen], inputs.confidences[chosen]
-                distance = config.l2_weight * masked_l2(views[1:], target, view_weight[chosen])
-                distance = distance + config.perceptual_weight * context.perceptual(views[1:], target)
-                losses["views"] = config.view_weight * (confidence * distance).mean()
-            if config.hold_weight:
-                which = torch.cat([torch.zeros(1, dtype=torch.long), chosen + 1])
-                hold = depth_hold(out.depth, depths[which], (alphas[which] > 0.9).float(), config.hold_scale)
-                losses["hold"] = config.hold_weight * (hold + alpha_hold(out.alpha, outlines[which])).mean()
-            optimizer.zero_grad(set_to_none=True)
-            torch.stack(list(losses.values())).sum().backward()
-            optimizer.step()
-            values = {name: value.item() for name, value in losses.items()}
-            context.record(step=step, **values)
-            bar.set_postfix(**{name: f"{value:.3f}" for name, value in values.items()})
-            bar.update(1)
+    return TuneTargets(
+        Camera.cat([inputs.camera, inputs.pseudo_cameras]),
+        torch.cat([inputs.original, inputs.pseudo_views]),
+        torch.cat([input_weight, view_weight]),
+        torch.cat([inputs.confidences.new_ones(1), inputs.confidences]),
+        depths,
+        alphas,
+        outlines,
+    )
+
+
+def tune_losses(
+    out: Render, asked: TuneTargets, valid: Tensor | None, config: TuneConfig, perceptual: Perceptual
+) -> dict[str, Tensor]:
+    """The weighted terms of one step (HFGI3D eq. 7, and the hold of the geometry), scalars.
+
+    Args:
+        out: N views of the generator, the first from the input camera.
+        asked: what they should be.
+        valid: [1,1,S,S] of the input view, None = it is valid everywhere.
+    """
+    views = resize(out.image, asked.pictures.shape[-1])
+    first, rest = asked.pictures[:1], asked.pictures[1:]
+    losses = {
+        "l2": config.l2_weight * masked_l2(views[:1], first, asked.weights[:1]).mean(),
+        "perceptual": config.perceptual_weight * perceptual(views[:1], first, valid).mean(),
+    }
+    if len(rest):
+        distance = config.l2_weight * masked_l2(views[1:], rest, asked.weights[1:])
+        distance = distance + config.perceptual_weight * perceptual(views[1:], rest)
+        losses["views"] = config.view_weight * (asked.confidences[1:] * distance).mean()
+    if config.hold_weight:
+        hold = depth_hold(out.depth, asked.depths, (asked.alphas > 0.9).float(), config.hold_scale)
+        losses["hold"] = config.hold_weight * (hold + alpha_hold(out.alpha, asked.outlines)).mean()
+    return losses
+
+
+def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs:
+    """Tunes a fresh copy of the generator; the pivot, the noise and the cameras stay as they are."""
+    generator = copy.deepcopy(context.generator)
+    w, noise = inputs.pivot_w, inputs.noise
+    parameters, groups = tuned_groups(generator, w, noise, config.groups, config.learning_rate, config.residual_rate)
+    targets = tune_targets(inputs, config, generator.spec)
+    input_view = torch.zeros(1, dtype=torch.long)
+    order = RandomOrder(torch.arange(1, len(targets.cameras)), context.rng)
+
+    def losses(step: int) -> dict[str, Tensor]:
+        asked = targets[torch.cat([input_view, order.next(config.views_per_step)])]
+        out = generator.render(generator.planes(w, noise), w, asked.cameras)
+        return tune_losses(out, asked, inputs.valid, config, context.perceptual)
+
+    ramp = Ramp(config.ramp_up, config.ramp_down)
+    with context.following(config.steps, "tune") as callback:
+        optimise(groups, losses, config.steps, ramp=ramp, callback=callback, stop=context.stop)
     generator.requires_grad_(False)
-    views = render_views(generator, w, noise, Camera.cat([inputs.camera, inputs.pseudo_cameras])).image
-    context.preview("input_view", resize(views[:1], size))
-    context.preview("views", resize(views[1:], size))
+    views = resize(render_views(generator, w, noise, targets.cameras).image, inputs.original.shape[-1])
+    context.preview("input_view", views[:1])
+    context.preview("views", views[1:])
     return TuneOutputs(snapshot(parameters))
 
 

@@ -1,22 +1,23 @@
 """Stage 05: which pixels of every pseudo-view show a surface that the input view sees (HFGI3D §3.2; see
-`pmv.visibility`)."""
+`pmv.geometry.visibility`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
-from pmv.geometry import edge_step, surface_points
-from pmv.masks import SOLID, erode, without_specks
-from pmv.visibility import (
+from pmv.geometry.camera import Camera
+from pmv.geometry.scene import SeenFrom, surface_points
+from pmv.geometry.visibility import (
+    Cuts,
     depth_agreement,
     mutual_depth,
     trusted_texels,
     view_confidence,
     visibility_confidence,
 )
-from stages.context import Context
+from pmv.pictures.masks import SOLID, erode, without_specks
+from pmv.pipeline.context import Context
 
 
 @dataclass(frozen=True)
@@ -86,47 +87,25 @@ class VisibilityOutputs:
 def run(inputs: VisibilityInputs, config: VisibilityConfig, context: Context) -> VisibilityOutputs:
     """See the dataclasses for shapes and units."""
     size = inputs.foreground.shape[-1]
-    depth_size = inputs.view_depths.shape[-1]
     count = len(inputs.pseudo_cameras)
-    tolerance = config.tolerance * context.generator.spec.box
-    edge = edge_step(inputs.camera, depth_size)
-    input_valid = inputs.input_alpha > SOLID
-
-    def trust(part: float) -> Tensor:
-        widths = part * config.silhouette_erode, part * config.edge_erode
-        return trusted_texels(inputs.foreground, inputs.input_depth, inputs.input_alpha, edge, *widths)
-
-    trusted = [trust(1.0)]
-    if inputs.edit_mask.any():
-        trusted.append(torch.where(inputs.edit_mask > SOLID, trust(config.edit_erode), trusted[0]))
-    if inputs.valid is not None:
-        trusted = [texels * inputs.valid for texels in trusted]
+    cuts = Cuts(config.tolerance * context.generator.spec.box, config.max_angle, config.view_max_angle)
+    source = SeenFrom(inputs.camera, inputs.input_depth, inputs.input_alpha > SOLID)
+    views = SeenFrom(inputs.pseudo_cameras, inputs.view_depths, inputs.view_alphas > SOLID)
+    trusted = _trusted(source, inputs, config)
     context.preview("trusted_texels", trusted[-1])
-    masks: list[list[Tensor]] = [[] for _ in trusted]
+    sources = [replace(source, trusted=texels) for texels in trusted]
+    masks: list[list[Tensor]] = [[] for _ in sources]
     with context.progress(count, "visibility") as bar, torch.no_grad():
         for i in range(count):
-            view = inputs.pseudo_cameras[i]
-            depth, valid = inputs.view_depths[i : i + 1], inputs.view_alphas[i : i + 1] > SOLID
-            points, normals, surface = surface_points(depth, valid, view, size)
+            view = views[i]
+            points, normals, surface = surface_points(view.depth, view.valid, view.camera, size)
             agreement = surface
             if config.mutual:
-                seen, hit = mutual_depth(inputs.camera, inputs.input_depth, input_valid, view, size, edge)
-                own = (points - view.position[:, None, None]) @ view.forward[:, :, None]
-                agreement = agreement * depth_agreement(own.permute(0, 3, 1, 2) - seen, tolerance) * hit
-            for texels, kept in zip(trusted, masks):
-                confidence = visibility_confidence(
-                    points,
-                    normals,
-                    view,
-                    inputs.camera,
-                    inputs.input_depth,
-                    input_valid,
-                    texels,
-                    edge,
-                    tolerance,
-                    config.max_angle,
-                    config.view_max_angle,
-                )
+                seen, hit = mutual_depth(source, view.camera, size)
+                own = (points - view.camera.position[:, None, None]) @ view.camera.forward[:, :, None]
+                agreement = agreement * depth_agreement(own.permute(0, 3, 1, 2) - seen, cuts.tolerance) * hit
+            for which, kept in zip(sources, masks):
+                confidence = visibility_confidence(points, normals, views=view.camera, source=which, cuts=cuts)
                 kept.append(erode(without_specks(confidence * agreement, config.speck), config.mask_erode))
             bar.update(1)
     visible, *edited = (torch.cat(views) for views in masks)
@@ -139,3 +118,16 @@ def run(inputs: VisibilityInputs, config: VisibilityConfig, context: Context) ->
     for i in range(count):
         context.record(view=i, visible_fraction=visible[i].mean().item(), confidence=confidences[i].item())
     return VisibilityOutputs(visible, confidences, edited[0] if edited else None)
+
+
+def _trusted(source: SeenFrom, inputs: VisibilityInputs, config: VisibilityConfig) -> list[Tensor]:
+    """Trusted texels [1,1,S,S] of the photo, and, where there is an edit, those of the edited photo."""
+
+    def trust(part: float) -> Tensor:
+        widths = {"silhouette_erode": part * config.silhouette_erode, "edge_erode": part * config.edge_erode}
+        return trusted_texels(source, inputs.foreground, **widths)
+
+    trusted = [trust(1.0)]
+    if inputs.edit_mask.any():
+        trusted.append(torch.where(inputs.edit_mask > SOLID, trust(config.edit_erode), trusted[0]))
+    return trusted if inputs.valid is None else [texels * inputs.valid for texels in trusted]

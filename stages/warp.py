@@ -1,14 +1,15 @@
-"""Stage 06: pseudo-views that hold the input photo's own texels (see `pmv.warping`)."""
+"""Stage 06: pseudo-views that hold the input photo's own texels (see `pmv.geometry.warping`)."""
 
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
-from pmv.masks import SOLID
-from pmv.warping import inverse_warp
-from stages.context import Context
+from pmv.geometry.camera import Camera
+from pmv.geometry.scene import SeenFrom
+from pmv.geometry.warping import inverse_warp
+from pmv.pictures.masks import SOLID
+from pmv.pipeline.context import Context
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,11 @@ def run(inputs: WarpInputs, config: WarpConfig, context: Context) -> WarpOutputs
         pictures += [inputs.image, inputs.edit_mask]
     picture = torch.cat(pictures, 1)
     count = len(inputs.pseudo_cameras)
+    seen = SeenFrom(inputs.pseudo_cameras, inputs.view_depths, inputs.view_alphas > SOLID)
     views = []
     with context.progress(count, "warp") as bar, torch.no_grad():
         for i in range(count):
-            warped, _ = inverse_warp(
-                picture,
-                inputs.camera,
-                inputs.pseudo_cameras[i],
-                inputs.view_depths[i : i + 1],
-                inputs.view_alphas[i : i + 1] > SOLID,
-                config.antialias,
-            )
+            warped, _ = inverse_warp(picture, inputs.camera, seen[i], config.antialias)
             views.append(warped)
             bar.update(1)
     warped = torch.cat(views)

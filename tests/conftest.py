@@ -1,5 +1,7 @@
 """Fixtures that several parts share."""
 
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -8,6 +10,7 @@ import torch
 
 from pmv.generators import EG3DConfig, EG3DGenerator, PanoHeadConfig, PanoHeadGenerator
 from pmv.generators.superresolution import SuperResolutionHead
+from tests.error_lines import UPDATE, ErrorLines
 
 # Tests work on tiny tensors: a second thread gains nothing there, and where another program holds its core, every step
 # waits for it.
@@ -16,6 +19,16 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 """Data that is not part of the repository; tests that need it skip without it."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write", action="store_true", help="write the files that tests compare with")
+
+
+@pytest.fixture
+def write(request: pytest.FixtureRequest) -> bool:
+    """True where the user asked to write what is compared, see `pytest_addoption`."""
+    return request.config.getoption("--write")
 
 
 TINY = {
@@ -95,3 +108,36 @@ def tiny_panohead() -> PanoHeadGenerator:
 def tiny_generator() -> EG3DGenerator:
     """See `make_tiny_generator`; tests must copy it before they change it."""
     return make_tiny_generator()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(UPDATE, action="store_true", help="write the lines that bad input is answered with (-n 0)")
+
+
+@pytest.fixture(scope="session")
+def _error_lines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ErrorLines]:
+    update = request.config.getoption(UPDATE)
+    if update and hasattr(request.config, "workerinput"):
+        pytest.exit(f"{UPDATE} writes one file: run it with -n 0", returncode=4)
+    # below the base lies one folder for each test, "name0"
+    folders = {re.escape(str(tmp_path_factory.getbasetemp())) + r"/[^/\s]+": "TMP", re.escape(str(ROOT)): "PMV"}
+    lines = ErrorLines(folders, update)
+    yield lines
+    if update:
+        lines.save()
+
+
+@pytest.fixture
+def told_before(request: pytest.FixtureRequest, _error_lines: ErrorLines) -> Callable[..., None]:
+    """``told_before(line)`` compares the line that bad input was answered with with ``tests/error_messages.json``.
+
+    ``told_before(line, case)`` names the case where the test's parameters do not, or by their numbers only.
+    """
+    file = request.path.relative_to(ROOT).as_posix()
+    test = f"{file}::{getattr(request.node, 'originalname', request.node.name)}"
+    callspec = getattr(request.node, "callspec", None)
+
+    def check(line: str, case: str = "") -> None:
+        _error_lines.check(test, case or (callspec.id if callspec else ""), line)
+
+    return check

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
+from pmv.geometry.camera import Camera
 
 
 def texture(points: Tensor) -> Tensor:

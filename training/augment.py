@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.batches import Batch
+from pmv.training.batches import Batch
 
 PLAIN = 0.35
 """Share of pictures that keep their framing, and of pictures that keep the plain grey background: what fits see."""

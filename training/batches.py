@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmv.camera import Camera
-from training.data import DEPTH_ORIGIN, HeadPack
+from pmv.geometry.camera import Camera
+from pmv.training.data import DEPTH_ORIGIN, HeadPack
 
 
 @dataclass(frozen=True)

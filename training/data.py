@@ -3,7 +3,7 @@
 A pack is a folder of .npy arrays that many processes write and one trainer reads while it grows: a head fills its
 slot, then raises its flag in `ready`. A process that dies loses only the head it was at; the pool starts it again.
 
-`python -m training.data --assets DIR --pack DIR --heads 1000` renders a pack and waits for it.
+`python -m pmv.training.data --assets DIR --pack DIR --heads 1000` renders a pack and waits for it.
 """
 
 import argparse
@@ -84,7 +84,7 @@ class HeadPack:
             self.layout = PackLayout(**json.loads((self.path / "pack.json").read_text()))
         except (OSError, TypeError, ValueError) as error:
             raise InputError(
-                f"{path} is no pack of heads ({error}); render one with python -m training.data"
+                f"{path} is no pack of heads ({error}); render one with python -m pmv.training.data"
             ) from error
         arrays = {name: np.load(self.path / f"{name}.npy", mmap_mode="r+") for name in self.layout.arrays()}
         self.rgb, self.alpha, self.depth = arrays["rgb"], arrays["alpha"], arrays["depth"]
@@ -119,7 +119,7 @@ class HeadPack:
 
 def _camera_draws(seed: int, count: int) -> list[np.ndarray]:
     """yaw, pitch, radius, pivot and focal of the random cameras of one head, float32 [count,…]."""
-    from pmv.camera import EG3D_FOCAL, EG3D_RADIUS
+    from pmv.geometry.camera import EG3D_FOCAL, EG3D_RADIUS
 
     rng = np.random.default_rng([seed, 1])
     kind = rng.choice(3, size=count, p=[0.64, 0.08, 0.28])  # own framing, wide, close-up
@@ -148,7 +148,7 @@ def training_cameras(seeds: int | Sequence[int], count: int) -> np.ndarray:
     """
     import torch
 
-    from pmv.camera import Camera
+    from pmv.geometry.camera import Camera
 
     draws = [_camera_draws(seed, count) for seed in ([seeds] if isinstance(seeds, int) else seeds)]
     columns = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*draws, strict=True))
@@ -170,7 +170,7 @@ def evaluation_cameras() -> np.ndarray:
     """[len(EVALUATION_VIEWS),25] labels of the fixed cameras that held-out heads are judged from."""
     import torch
 
-    from pmv.camera import Camera
+    from pmv.geometry.camera import Camera
 
     degrees = torch.tensor(list(EVALUATION_VIEWS.values()))
     return Camera.orbit(degrees[:, 0].deg2rad(), degrees[:, 1].deg2rad()).labels().numpy()
@@ -190,7 +190,7 @@ def half_depth(depth: np.ndarray) -> np.ndarray:
 
 def head_vector(seed: int, gaussian: float) -> np.ndarray:
     """The latent [D] of the head with this seed; see `PackLayout.gaussian`."""
-    from training.heads import sample_parameters
+    from pmv.training.heads import sample_parameters
 
     vector = sample_parameters(seed).vector()
     rng = np.random.default_rng([seed, 2])
@@ -211,7 +211,7 @@ def held_out_layout(heads: int, resolution: int) -> PackLayout:
 def render_slots(pack: HeadPack, assets_path: Path, worker: int, workers: int, gpu: int | None = None) -> None:
     """Renders the heads of slots worker, worker + workers, … that are not ready yet. Ends when its parent process
     does."""
-    from training.heads import HeadAssets, HeadParameters, HeadRenderer, build_head
+    from pmv.training.heads import HeadAssets, HeadParameters, HeadRenderer, build_head
 
     parent = os.getppid()
     assets = HeadAssets.load(assets_path)
@@ -283,7 +283,15 @@ class RenderPool:
         self.processes = [self._start(k) for k in range(workers)]
 
     def _start(self, worker: int) -> subprocess.Popen:
-        command = [sys.executable, "-m", "training.data", "--assets", str(self.assets), "--pack", str(self.pack.path)]
+        command = [
+            sys.executable,
+            "-m",
+            "pmv.training.data",
+            "--assets",
+            str(self.assets),
+            "--pack",
+            str(self.pack.path),
+        ]
         command += ["--worker", str(worker), "--workers", str(self.workers)]
         command += ["--gpu", str(self.gpus[worker % len(self.gpus)])] if self.gpus else []
         environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", LP_NUM_THREADS="1")
@@ -312,7 +320,9 @@ class RenderPool:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.data", description="Render a pack of synthetic heads.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pmv.training.data", description="Render a pack of synthetic heads."
+    )
     parser.add_argument("--assets", type=Path, required=True, help="MakeHuman checkout, or its compiled .npz")
     parser.add_argument("--pack", type=Path, required=True, help="folder of the pack")
     parser.add_argument("--heads", type=int, default=1000)

@@ -1,6 +1,6 @@
 """Directions in w along which a generator of synthetic heads ages, smiles, grows its hair.
 
-`python -m training.directions --generator heads --out assets/generator/directions.safetensors` finds them, measures
+`python -m pmv.training.directions --generator heads --out assets/generator/directions.safetensors` finds them, measures
 what else they change, prints the table and writes it beside them as JSON; `--strip PNG` draws a row an attribute.
 
 z are the normalised parameters of a head, so an edit is known exactly in z; w = map(z) without a camera. Three steps:
@@ -26,15 +26,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pmv.artifacts import tensors_hash, write_json
-from pmv.directions import FILE_NAME, Direction, Directions, load_directions, save_directions
 from pmv.errors import InputError, PmvError
+from pmv.files.artifacts import tensors_hash, write_json
 from pmv.generators import EG3DGenerator, load_generator
-from pmv.images import to_uint8, write_png
-from pmv.sheets import tile
-from training.data import HELD_OUT_SEED
-from training.heads.attributes import ATTRIBUTES, Attribute, latents_of, values_of
-from training.heads.parameters import HeadParameters, sample_parameters
+from pmv.generators.directions import FILE_NAME, Direction, Directions, load_directions, save_directions
+from pmv.pictures.images import to_uint8, write_png
+from pmv.pictures.sheets import tile
+from pmv.training.data import HELD_OUT_SEED
+from pmv.training.heads.attributes import ATTRIBUTES, Attribute, latents_of, values_of
+from pmv.training.heads.parameters import HeadParameters, sample_parameters
 
 METHODS = {
     "difference": "mean change of w where only this attribute of z changes",
@@ -214,7 +214,7 @@ def find(generator: EG3DGenerator, heads: int = 2000, judges: int = 5, seed: int
     if generator.spec.z_dim != len(HeadParameters.names):
         raise InputError(
             f"the generator's z has {generator.spec.z_dim} numbers, a synthetic head {len(HeadParameters.names)}; "
-            "directions are known only of generators that training.generator made"
+            "directions are known only of generators that pmv.training.generator made"
         )
     values = sample_heads(heads, seed)
     sd = deviations(values)
@@ -301,7 +301,9 @@ def strip(generator: EG3DGenerator, directions: Directions, seed: int, side: int
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.directions", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m pmv.training.directions", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--generator", default="heads", help="name or file")
     parser.add_argument(
         "--out", type=Path, help=f"the file to write; {FILE_NAME} beside the weights is where pmv looks"
@@ -331,7 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_png(options.strip, strip(generator, directions, options.head))
             print(options.strip)
     except PmvError as error:
-        parser.exit(2, f"training.directions: {error}\n")
+        parser.exit(2, f"pmv.training.directions: {error}\n")
 
 
 if __name__ == "__main__":

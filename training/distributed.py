@@ -1,6 +1,6 @@
 """Several processes that train one model, a GPU each: gradients are averaged, everything else runs in step.
 
-Started by `torchrun --nproc-per-node gpu -m training.generator …`; without it there is one process, and nothing is
+Started by `torchrun --nproc-per-node gpu -m pmv.training.generator …`; without it there is one process, and nothing is
 exchanged. Every decision that changes what is computed must come from what all processes share (pictures seen, never a
 clock of their own): two that disagree wait for each other for ever.
 """

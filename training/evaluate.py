@@ -1,7 +1,7 @@
 """How good a generator of synthetic heads is: true views of held-out heads against those it draws from their true
 latents.
 
-`python -m training.evaluate --generator heads --pack DIR` prints the table and writes the sheets; `--fit-steps 300`
+`python -m pmv.training.evaluate --generator heads --pack DIR` prints the table and writes the sheets; `--fit-steps 300`
 adds the table of latents that were fitted to the front view alone, as inversion begins.
 """
 
@@ -16,15 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pmv.fitting.losses import masked_l2, masked_mean, w_distance
+from pmv.fitting.optimise import Group, Ramp, optimise
 from pmv.generators import EG3DGenerator, Render, load_generator
-from pmv.images import to_uint8, write_png
-from pmv.losses import masked_l2, masked_mean, w_distance
-from pmv.optimise import ramped_rate, set_rate
-from pmv.sheets import tile
-from training.batches import Batch, HeadStore
-from training.data import EVALUATION_VIEWS, HELD_OUT, HeadPack
-from training.latents import with_entries, z_names
-from training.objective import gradient_difference
+from pmv.pictures.images import to_uint8, write_png
+from pmv.pictures.sheets import tile
+from pmv.training.batches import Batch, HeadStore
+from pmv.training.data import EVALUATION_VIEWS, HELD_OUT, HeadPack
+from pmv.training.latents import with_entries, z_names
+from pmv.training.objective import gradient_difference
 
 JUDGED_AT = 128
 """Side in pixels of the pictures that are compared."""
@@ -63,21 +63,20 @@ def fit_front(generator: EG3DGenerator, store: HeadStore, heads: int, steps: int
         batch = store.batch(slots, torch.full((len(slots), 1), front))
         shared = torch.zeros(len(slots), 1, mean.shape[2], device=mean.device, requires_grad=True)
         rows = torch.zeros(len(slots), *mean.shape[1:], device=mean.device, requires_grad=True)
-        optimizer = torch.optim.Adam([shared, rows], lr=0.01)
-        for step in range(steps):
-            set_rate(optimizer, ramped_rate(step, steps, 0.05, 0.25))
+
+        def losses(step: int, batch: Batch = batch, shared: Tensor = shared, rows: Tensor = rows) -> dict[str, Tensor]:
             w = mean + shared + (rows if step >= steps / 5 else rows.detach())
             drawn = generator.render(generator.planes(w), w, batch.cameras)
             alpha = F.interpolate(batch.alpha, drawn.alpha.shape[-2:], mode="area")
-            terms = (
-                F.l1_loss(drawn.image, batch.image),
-                0.5 * gradient_difference(drawn.image, batch.image),
-                0.5 * F.l1_loss(drawn.alpha, alpha),
-                0.05 * w_distance(w).mean() / spread**2,
-            )
-            optimizer.zero_grad(set_to_none=True)
-            (torch.stack(terms).sum() * len(slots)).backward()
-            optimizer.step()
+            heads = len(batch.z)  # means over the batch, but each head is to go its own way at its own rate
+            return {
+                "image": heads * F.l1_loss(drawn.image, batch.image),
+                "gradient": heads * 0.5 * gradient_difference(drawn.image, batch.image),
+                "alpha": heads * 0.5 * F.l1_loss(drawn.alpha, alpha),
+                "w_distance": heads * 0.05 * w_distance(w).mean() / spread**2,
+            }
+
+        optimise([Group([shared, rows], 0.01)], losses, steps, ramp=Ramp(0.05, 0.25))
         found.append((mean + shared + rows).detach())
     return torch.cat(found)
 
@@ -228,10 +227,10 @@ def table(result: dict[str, float]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m training.evaluate", description="Judge a generator on held-out heads."
+        prog="python -m pmv.training.evaluate", description="Judge a generator on held-out heads."
     )
     parser.add_argument("--generator", default="heads", help="name or file")
-    parser.add_argument("--pack", type=Path, required=True, help="held-out pack that training.generator left")
+    parser.add_argument("--pack", type=Path, required=True, help="held-out pack that pmv.training.generator left")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder of table and sheets")
     parser.add_argument("--heads", type=int, default=1000)
     parser.add_argument(
@@ -239,7 +238,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
-    from training.heads import HeadParameters
+    from pmv.training.heads import HeadParameters
 
     generator = load_generator(options.generator, options.device)
     # a generator of other heads knows those entries of z that it has names for

@@ -1,9 +1,9 @@
 """Trains the embedded generator, piece by piece, on synthetic heads that other processes render meanwhile.
 
-A chain begins with `python -m training.generator --assets MAKEHUMAN --out runs/generator [--init heads] …`; the same
-command goes on where it stopped, after `--piece-minutes`, at the latest at the schedule's end. On another machine
-`--carried training/state` goes on from what `training.state` writes, with the chain's own numbers. On several GPUs:
-`torchrun --nproc-per-node gpu -m training.generator …`. docs/training.md tells the whole.
+A chain begins with `python -m pmv.training.generator --assets MAKEHUMAN --out runs/generator [--init heads] …`; the
+same command goes on where it stopped, after `--piece-minutes`, at the latest at the end of the schedule. On another
+machine `--carried training/state` goes on from what `pmv.training.state` writes, with the chain's own numbers. On
+several GPUs: `torchrun --nproc-per-node gpu -m pmv.training.generator …`. docs/training.md tells the whole.
 `--smoke` runs every phase for a few seconds.
 """
 
@@ -21,15 +21,15 @@ from torch import Tensor
 
 from pmv.generators import EG3DConfig, PanoHeadConfig, load_generator, save_generator
 from pmv.generators.superresolution import SuperResolutionHead
-from pmv.images import write_png
-from training import curve, state
-from training.batches import HeadStore
-from training.data import HeadPack, RenderPool, head_vector, held_out_layout, training_layout, wait_for
-from training.distributed import Peers
-from training.evaluate import detail_sheet, evaluate, random_sheet, report
-from training.latents import with_entries, z_names
-from training.profiling import profile
-from training.trainer import TrainConfig, Trainer
+from pmv.pictures.images import write_png
+from pmv.training import curve, state
+from pmv.training.batches import HeadStore
+from pmv.training.data import HeadPack, RenderPool, head_vector, held_out_layout, training_layout, wait_for
+from pmv.training.distributed import Peers
+from pmv.training.evaluate import detail_sheet, evaluate, random_sheet, report
+from pmv.training.latents import with_entries, z_names
+from pmv.training.profiling import profile
+from pmv.training.trainer import TrainConfig, Trainer
 
 JUDGED_HEADS = 16
 """Held-out heads that the learning curve is of."""
@@ -135,7 +135,7 @@ def export(trainer: Trainer, folder: Path, notes: dict) -> None:
 
 
 def _names() -> list[str]:
-    from training.heads import HeadParameters
+    from pmv.training.heads import HeadParameters
 
     return list(HeadParameters.names)
 
@@ -226,7 +226,9 @@ def train(
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m training.generator", description="Train the embedded generator.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pmv.training.generator", description="Train the embedded generator."
+    )
     parser.add_argument("--assets", type=Path, required=True, help="MakeHuman checkout, or its compiled .npz")
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for state, curve, export and evaluation; resumed if used"

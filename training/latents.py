@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pmv.artifacts import read_json
 from pmv.errors import InputError
+from pmv.files.artifacts import read_json
 from pmv.generators import EG3DGenerator, resolve_generator
 
 FIRST = "backbone.mapping.fc0.weight"

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmv.camera import Camera
 from pmv.generators import EG3DGenerator, Render
 from pmv.generators.volume import Jitter
-from training.batches import Batch
+from pmv.geometry.camera import Camera
+from pmv.training.batches import Batch
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Trains the perceptual network on a pack of synthetic heads that may still be growing.
 
-`python -m training.perceptual --packs runs/generator/packs --out runs/perceptual --minutes 4`; the same command goes
-on where it stopped. It leaves heads.safetensors and heads.json (assets/perceptual), log.csv and state.pt.
+`python -m pmv.training.perceptual --packs runs/generator/packs --out runs/perceptual --minutes 4`; the same command
+goes on where it stopped. It leaves heads.safetensors and heads.json (assets/perceptual), log.csv and state.pt.
 
 What makes features that compare heads well? They must know what is a head and what is not, where each pixel lies on
 it, which way its surface faces, and what tells one head from another. So each level's features from the third on have
@@ -24,12 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmv.artifacts import atomic_path, file_hash, write_json
 from pmv.errors import InputError
-from pmv.heads_features import SLOPE, FeatureShape, HeadsFeatures, convolution, save_heads_features
-from training.augment import Augment, Sample, surface
-from training.batches import HeadStore
-from training.data import HeadPack, wait_for
+from pmv.files.artifacts import atomic_path, file_hash, write_json
+from pmv.fitting.heads_features import SLOPE, FeatureShape, HeadsFeatures, convolution, save_heads_features
+from pmv.training.augment import Augment, Sample, surface
+from pmv.training.batches import HeadStore
+from pmv.training.data import HeadPack, wait_for
 
 Z_LIMIT = 2.5
 """z is predicted clipped to this: beyond it a head hardly changes."""
@@ -409,9 +409,11 @@ def train(trainer: Trainer, out: Path, log_seconds: float, save_seconds: float) 
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m training.perceptual", description="Train the perceptual network.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pmv.training.perceptual", description="Train the perceptual network."
+    )
     parser.add_argument(
-        "--packs", type=Path, required=True, help="what training.generator renders: holds training and held-out"
+        "--packs", type=Path, required=True, help="what pmv.training.generator renders: holds training and held-out"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for state, log and weights; resumed if used")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

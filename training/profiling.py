@@ -7,7 +7,7 @@ from collections import defaultdict
 import torch
 from torch.profiler import ProfilerActivity
 
-from training.trainer import Trainer
+from pmv.training.trainer import Trainer
 
 KINDS = {
     "exchange between GPUs": r"nccl",

@@ -17,12 +17,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pmv.artifacts import atomic_path, read_json, write_json
 from pmv.errors import InputError
+from pmv.files.artifacts import atomic_path, read_json, write_json
 from pmv.generators.native import FORMAT
-from training import moments
-from training.latents import FIRST, widened
-from training.trainer import COUNTERS, Trainer
+from pmv.training import moments
+from pmv.training.latents import FIRST, widened
+from pmv.training.trainer import COUNTERS, Trainer
 
 CURVE = "curve.csv"
 _SAVED = ("average", "judge")

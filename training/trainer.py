@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from pmv.artifacts import atomic_path
-from pmv.camera import Camera
 from pmv.errors import InputError
+from pmv.files.artifacts import atomic_path
 from pmv.generators import EG3DConfig, EG3DGenerator, PanoHeadConfig, PanoHeadGenerator, Render
 from pmv.generators.volume import Jitter
-from training.batches import Batch, HeadStore
-from training.discriminator import DualDiscriminator, feature_matching, r1_penalty
-from training.distributed import ALONE, Peers
-from training.objective import Weights, first_views, gradient_share, learn, supervised
-from training.replay import Replay
+from pmv.geometry.camera import Camera
+from pmv.training.batches import Batch, HeadStore
+from pmv.training.discriminator import DualDiscriminator, feature_matching, r1_penalty
+from pmv.training.distributed import ALONE, Peers
+from pmv.training.objective import Weights, first_views, gradient_share, learn, supervised
+from pmv.training.replay import Replay
 
 NETWORKS = ("generator", "average", "judge")
 COUNTERS = ("step_count", "pictures", "judge_steps", "judge_pictures", "elapsed", "fresh_at", "untrained", "pieces")

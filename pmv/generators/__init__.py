@@ -4,7 +4,9 @@ from pathlib import Path
 
 import torch
 
+from pmv import data_path
 from pmv.errors import CheckpointError
+from pmv.files.manifest import cached, manifest
 from pmv.generators.base import Generator, GeneratorSpec, Render
 from pmv.generators.checkpoint import SUFFIXES, read_checkpoint
 from pmv.generators.eg3d import EG3DConfig, EG3DGenerator
@@ -12,7 +14,6 @@ from pmv.generators.families import build_generator, warn_needless_like
 from pmv.generators.native import read_native, save_generator
 from pmv.generators.panohead import PanoHeadConfig, PanoHeadGenerator
 from pmv.generators.settings import with_settings
-from pmv.manifest import cached, manifest
 
 __all__ = [
     "EMBEDDED",
@@ -28,7 +29,7 @@ __all__ = [
     "save_generator",
 ]
 
-EMBEDDED = {"heads": Path(__file__).resolve().parents[2] / "assets" / "generator" / "heads.safetensors"}
+EMBEDDED = {"heads": data_path("assets", "generator", "heads.safetensors")}
 """Names of the generators that ship with pmv → their weights."""
 
 

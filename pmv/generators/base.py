@@ -7,14 +7,14 @@ times.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from pmv.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
 from pmv.errors import CheckpointError, shown
+from pmv.geometry.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
 
 PLANE_AXES = {
     # EG3D as published: XY, XZ, ZX. The third repeats the second transposed, so (y, z) is never looked up together; its
@@ -126,22 +126,84 @@ class Field(Protocol):
     """What is marched through: one latent's volume."""
 
     def density(self, points: Tensor, features: bool) -> tuple[Tensor, Tensor]:
-        """points [B,P,3] → raw density [B,P,1] and features [B,P,C]; without `features` the second is empty, C = 0.
-        The extinction per unit length is softplus(density − 1)."""
+        """Raw density and features at points.
+
+        Args:
+            points: [N,P,3] world, for N latents.
+            features: False: the second result is empty, C = 0, and costs nothing.
+
+        Returns:
+            raw density [N,P,1], whose extinction per unit length is softplus(density − 1), and features [N,P,C].
+        """
         ...
 
 
 class Generator(Protocol):
-    """The contract; see `pmv/generators/eg3d.py` for shapes and `tests/pmv/generators/test_contract.py` for its
-    meaning."""
+    """The contract: all that stages, operations and the optimisation ask of a 3D GAN.
+
+    N latents and V cameras go together where N = V, or where N = 1: one latent seen by V cameras. Every method is
+    deterministic: it draws no random numbers but from a seed or generator that it is given. Where nothing else is said,
+    results carry gradients to the tensors given and to parameters whose gradients are on; `load_generator` switches
+    them all off. A generator can be copied (`copy.deepcopy`), and tuning a copy leaves the original as it is.
+
+    **What a new family may leave out.** A mapping that takes no camera (`spec.c_dim` = 0, `map` ignores it). Noise
+    (`noise_buffers` gives {}). The residual (`plane_residual` stays None and the group is refused: runs then need
+    ``tune.residual_rate=0``; attribute edits carry nothing along). A `photo_camera` of its own (it returns the camera
+    given). A frozen dataclass `config` of numbers that it renders by: `pmv.generators.settings.with_settings` changes
+    those that `spec` has too, in both.
+
+    `tests/pmv/generators/test_contract.py` runs unchanged on every family.
+
+    Attributes:
+        spec: its specification.
+        plane_residual: [1,…] of the shape of one latent's planes, which `planes` adds; None until it is asked for or
+            loaded.
+    """
 
     spec: GeneratorSpec
+    plane_residual: Parameter | None
 
-    def map(self, z: Tensor, camera: Camera, truncation: float = 1.0, cutoff: int | None = None) -> Tensor: ...
+    def map(self, z: Tensor, camera: Camera, truncation: float = 1.0, cutoff: int | None = None) -> Tensor:
+        """Latents of random numbers: the mapping network.
 
-    def mean_w(self, samples: int = 600, seed: int = 0) -> Tensor: ...
+        Args:
+            z: [N,z_dim], standard normal.
+            camera: N or 1; the camera that the head is meant to be seen from, where `spec.c_dim` is not 0.
+            truncation: ψ of the truncation trick (StyleGAN, arXiv:1812.04948 §B): 0 is the mean, 1 changes nothing.
+            cutoff: rows from this one on are not truncated; None = all are.
 
-    def planes(self, w: Tensor, noise: dict[str, Tensor] | None = None) -> Tensor: ...
+        Returns:
+            w [N,num_ws,w_dim], all rows of one latent alike.
+        """
+        ...
+
+    def mean_w(self, samples: int = 600, seed: int = 0) -> Tensor:
+        """[1,num_ws,w_dim], without gradients: the mean of `samples` latents under the canonical camera in every row;
+        where inversion starts (StyleGAN2's projector, arXiv:1912.04958 §5.3)."""
+        ...
+
+    def w_std(self, samples: int = 600, seed: int = 0) -> float:
+        """Root mean squared distance of those latents from their mean, in w's own unit, over all w_dim together; the
+        scale of the projector's noise."""
+        ...
+
+    def noise_buffers(self) -> dict[str, Tensor]:
+        """State-dict name → constant noise [R,R], unit variance, of the layers that have one: what `noise` of `planes`
+        overrides."""
+        ...
+
+    def planes(self, w: Tensor, noise: dict[str, Tensor] | None = None) -> Tensor:
+        """The backbone: what latents hold of their volumes. Run once a latent, however many cameras see it.
+
+        Args:
+            w: [N,num_ws,w_dim].
+            noise: overrides by the names of `noise_buffers`, each broadcast to [N,1,R,R]; missing ones keep theirs.
+
+        Returns:
+            [N,…], the family's own shape: tri-planes [N,3,C,H,W], tri-grids [N,3,C,D,H,W]. Callers hand them on, and
+            look at their standard deviation at most.
+        """
+        ...
 
     def render(
         self,
@@ -150,16 +212,59 @@ class Generator(Protocol):
         cameras: Camera,
         resolution: int | None = None,
         jitter: torch.Generator | None = None,
-    ) -> Render: ...
+    ) -> Render:
+        """Views of latents from cameras: ray marching, then super-resolution.
 
-    def density(self, points: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]: ...
+        Args:
+            planes: of `planes`, N latents. w: [N,num_ws,w_dim], the same; super-resolution is styled by it.
+            cameras: V, moved to the planes' device.
+            resolution: rays a side; None = `spec.neural_resolution`. The picture's size does not depend on it.
+            jitter: where along the rays samples are taken at random (training); None = at the middle of their bins.
 
-    def field(self, planes: Tensor) -> Field: ...
+        Raises:
+            ValueError: neither one latent nor as many as cameras.
+        """
+        ...
 
-    def photo_camera(self, camera: Camera) -> Camera: ...
+    def density(self, points: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
+        """What the decoder says at world points [N,P,3], rendered or not: `Field.density` with features."""
+        ...
 
-    def noise_buffers(self) -> dict[str, Tensor]: ...
+    def field(self, planes: Tensor) -> Field:
+        """The volume as it is rendered: `density`, less what the family cuts away."""
+        ...
 
-    def tunable_parameters(self, group: str) -> dict[str, Parameter]: ...
+    def photo_camera(self, camera: Camera) -> Camera:
+        """Where to render from to meet a photo that was aligned like the training images and labelled with `camera`,
+        each of N; differentiable."""
+        ...
 
-    def load_tuned(self, state: Mapping[str, Tensor]) -> None: ...
+    def tunable_parameters(self, group: str) -> dict[str, Parameter]:
+        """State-dict name → parameter of a group, its gradients as they are (off).
+
+        Args:
+            group: "mapping", "backbone", "decoder", "superresolution", or what else a family has; "all": these but the
+                mapping; "residual": what one image adds to the planes themselves (TriPlaneNet, arXiv:2303.13497), made
+                as zeros at first asking. It gives texels a place of their own, which a small backbone cannot.
+
+        Raises:
+            ValueError: no such group; the message lists them.
+        """
+        ...
+
+    def load_tuned(self, state: Mapping[str, Tensor]) -> None:
+        """Takes tuned weights by state-dict name, as `tunable_parameters` named them, over its own; a residual among
+        them is made.
+
+        Raises:
+            CheckpointError: a name or shape is not this generator's.
+        """
+        ...
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """All weights and buffers by name; their hash tells one generator from another."""
+        ...
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Switches the gradients of all parameters; returns itself."""
+        ...

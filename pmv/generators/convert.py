@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from pmv.artifacts import file_hash
 from pmv.errors import InputError
+from pmv.files.artifacts import file_hash
+from pmv.files.manifest import recognise
 from pmv.generators import load_generator, resolve_generator
 from pmv.generators.native import notes_of, save_generator, save_state_dict
-from pmv.manifest import recognise
 
 
 def convert_checkpoint(source: str | Path, out: Path, like: str | Path | None = None) -> None:

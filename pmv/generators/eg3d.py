@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmv.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
 from pmv.errors import CheckpointError
 from pmv.generators.base import PLANE_AXES, Field, GeneratorSpec, Render
 from pmv.generators.stylegan import Backbone, FullyConnected, MappingNetwork, SynthesisNetwork
 from pmv.generators.superresolution import HEADS, SuperResolution, SuperResolutionHead
 from pmv.generators.volume import Jitter, box_limits, march, sample_planes
+from pmv.geometry.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
 
 PLANES = 3
 
@@ -327,12 +327,7 @@ class EG3DGenerator(nn.Module):
         return next(self.parameters()).device
 
     def map(self, z: Tensor, camera: Camera, truncation: float = 1.0, cutoff: int | None = None) -> Tensor:
-        """z [N,z_dim] → w [N,num_ws,w_dim], conditioned on the camera's label.
-
-        Args:
-            camera: batch of N or 1.
-            truncation: ψ of the truncation trick; rows from `cutoff` on are not truncated (None: all are).
-        """
+        """See `Generator.map`; conditioned on the camera's label."""
         return self.backbone.mapping(z, self._condition(camera, z), truncation, cutoff)
 
     def _condition(self, camera: Camera, z: Tensor) -> Tensor:
@@ -348,41 +343,36 @@ class EG3DGenerator(nn.Module):
         return self.map(z, self.spec.canonical_camera)[:, 0]
 
     def mean_w(self, samples: int = 600, seed: int = 0) -> Tensor:
-        """[1,num_ws,w_dim]: mean of `sample_w` in every row; where inversion starts (StyleGAN2's projector)."""
+        """See `Generator.mean_w`: of `sample_w`."""
         return self.sample_w(samples, seed).mean(0).expand(1, self.spec.num_ws, -1).clone()
 
     def w_std(self, samples: int = 600, seed: int = 0) -> float:
-        """Root mean squared distance of `sample_w` from its mean; scales the noise of the projector."""
+        """See `Generator.w_std`: of `sample_w`."""
         w = self.sample_w(samples, seed)
         return (w - w.mean(0)).square().sum(1).mean().sqrt().item()
 
     def noise_buffers(self) -> dict[str, Tensor]:
-        """State-dict name → constant noise [R,R] of the backbone's layers; what `planes(noise=…)` overrides."""
+        """See `Generator.noise_buffers`: of the backbone's layers."""
         prefix = "backbone.synthesis."
         return {prefix + name: value for name, value in self.backbone.synthesis.noise_buffers().items()}
 
     def planes(self, w: Tensor, noise: dict[str, Tensor] | None = None) -> Tensor:
-        """w [N,num_ws,w_dim] → tri-planes [N,*plane_shape] = [N,3,C,H,W]; run once per latent.
-
-        Args:
-            noise: overrides for `noise_buffers`, keyed by the same names; each broadcasts to [N,1,R,R].
-        """
+        """See `Generator.planes`: [N,*plane_shape] = [N,3,C,H,W]."""
         prefix = "backbone.synthesis."
         overrides = {name.removeprefix(prefix): value for name, value in (noise or {}).items()}
         planes = self.backbone.synthesis(w, overrides).unflatten(1, self.config.plane_shape[:-2])
         return planes if self.plane_residual is None else planes + self.plane_residual
 
     def density(self, points: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
-        """World points [N,P,3] → raw density [N,P,1] (softplus(x − 1) is the extinction per unit length), features
-        [N,P,C]: what the decoder says, as the official `sample_mixed` does."""
+        """See `Generator.density`; the official `sample_mixed`."""
         return _TriPlaneField(self, planes).density(points, features=True)
 
     def field(self, planes: Tensor) -> Field:
-        """The volume as it is rendered."""
+        """See `Generator.field`: nothing is cut away."""
         return _TriPlaneField(self, planes)
 
     def photo_camera(self, camera: Camera) -> Camera:
-        """Where to render from to meet a photo that was aligned like the training images and labelled with `camera`."""
+        """See `Generator.photo_camera`: the camera itself."""
         return camera
 
     def march(
@@ -443,14 +433,7 @@ class EG3DGenerator(nn.Module):
         resolution: int | None = None,
         jitter: torch.Generator | None = None,
     ) -> Render:
-        """Views of latents from cameras.
-
-        Args:
-            planes, w: of `planes` and `map`, batch N or 1 (one latent, N cameras).
-            cameras: batch of N.
-            resolution: rays a side; None = `spec.neural_resolution`. The output size does not depend on it.
-            jitter: random sampling along the rays (training); None is deterministic.
-        """
+        """See `Generator.render`."""
         cameras = cameras.to(planes.device)
         features, depth, alpha = self.march(planes, cameras, resolution or self.spec.neural_resolution, jitter)
         w = w.expand(len(cameras), -1, -1)
@@ -459,14 +442,7 @@ class EG3DGenerator(nn.Module):
         return Render(image, raw, depth, alpha)
 
     def tunable_parameters(self, group: str) -> dict[str, nn.Parameter]:
-        """State-dict name → parameter of a group.
-
-        Args:
-            group: "mapping", "backbone", "decoder", "superresolution" (further families have more, see `GROUPS`); "all"
-                of these but the mapping; or "residual": what one image adds to the tri-planes themselves (TriPlaneNet,
-                arXiv:2303.13497), made here as zeros at first asking. It gives texels a place of their own, which a
-                small backbone cannot.
-        """
+        """See `Generator.tunable_parameters`; the groups are `GROUPS`."""
         if group == "all":
             names = [name for name in self.GROUPS if name not in ("mapping", "residual")]
             return {k: p for name in names for k, p in self._group(name).items()}
@@ -484,11 +460,7 @@ class EG3DGenerator(nn.Module):
         self.plane_residual = nn.Parameter(zeros, requires_grad=False)
 
     def load_tuned(self, state: Mapping[str, Tensor]) -> None:
-        """Takes tuned weights, as `pmv.optimise.snapshot` keeps them, over the pretrained ones.
-
-        Raises:
-            CheckpointError: a name or shape is not this generator's.
-        """
+        """See `Generator.load_tuned`."""
         if "plane_residual" in state and self.plane_residual is None:
             self._make_residual()
         try:

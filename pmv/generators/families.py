@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pmv.errors import CheckpointError, PmvError, shown
+from pmv.files.manifest import recognise
 from pmv.generators.base import convention_of
 from pmv.generators.eg3d import EG3DConfig, EG3DGenerator
 from pmv.generators.panohead import PanoHeadConfig, PanoHeadGenerator
@@ -18,7 +19,6 @@ from pmv.generators.probe import probe_planes, warn_if_misread
 from pmv.generators.settings import with_settings
 from pmv.generators.stylegan import resample_filter
 from pmv.generators.superresolution import HEADS, SuperResolutionHead
-from pmv.manifest import recognise
 
 log = logging.getLogger("pmv")
 

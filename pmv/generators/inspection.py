@@ -7,15 +7,15 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from pmv.artifacts import file_hash
 from pmv.errors import CheckpointError, PmvError, shown
+from pmv.files.artifacts import file_hash
+from pmv.files.manifest import recognise
 from pmv.generators import resolve_generator
 from pmv.generators.base import convention_of
 from pmv.generators.checkpoint import SUFFIXES, read_checkpoint
 from pmv.generators.eg3d import EG3DConfig
 from pmv.generators.families import config_of, family_of
 from pmv.generators.native import read_description
-from pmv.manifest import recognise
 
 _SPLIT = ("backbone", "superresolution")
 """Modules whose parts are counted one by one."""

@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pmv.artifacts import atomic_path, file_hash, write_json
 from pmv.errors import CheckpointError, InputError, shown
+from pmv.files.artifacts import atomic_path, file_hash, write_json
 from pmv.generators.eg3d import EG3DConfig, EG3DGenerator
 from pmv.generators.families import FAMILIES, assemble, check_config
 

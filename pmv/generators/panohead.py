@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmv.camera import Camera
 from pmv.errors import CheckpointError
 from pmv.generators.base import Field
 from pmv.generators.eg3d import PLANES, Decoder, EG3DConfig, EG3DGenerator, padded_sigmoid
 from pmv.generators.stylegan import MappingNetwork, SynthesisNetwork, ToRGB
+from pmv.geometry.camera import Camera
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": padded_sigmoid,
@@ -189,7 +189,7 @@ class PanoHeadGenerator(EG3DGenerator):
         return self.t_mapping(z, self._condition(camera, z), truncation, cutoff)[:, 0]
 
     def photo_camera(self, camera: Camera, samples: int = 600, seed: int = 0) -> Camera:
-        """See `EG3DGenerator.photo_camera`: moved by the mean of the learned shifts under seeded latents.
+        """See `Generator.photo_camera`: moved by the mean of the learned shifts under seeded latents.
 
         Differentiable in the camera, except that the shift itself counts as a constant.
         """

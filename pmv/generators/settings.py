@@ -6,20 +6,22 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from pmv.errors import InputError
-from pmv.generators.base import PLANE_AXES
+from pmv.generators.base import PLANE_AXES, Generator
 from pmv.generators.probe import warn_if_misread
+
+G = TypeVar("G", bound=Generator)
 
 _POSITIVE = ("radius", "focal", "near")
 
 
-def with_settings(generator: Any, settings: Mapping[str, Any]) -> Any:
+def with_settings(generator: G, settings: Mapping[str, Any]) -> G:
     """The generator, sharing its weights, with some numbers of its specification changed.
 
     Args:
-        generator: any that has a `spec` (and, where it renders by it, a `config`), see `pmv.generators.base`.
+        generator: any; where it has a `config`, that is changed too.
         settings: names of `GeneratorSpec`'s attributes → values; None leaves what the checkpoint says. Angles
             (`conditioning_yaw`, `conditioning_pitch`) are in degrees.
 

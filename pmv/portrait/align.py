@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from pmv.camera import Camera
 from pmv.errors import PhotoError
+from pmv.geometry.camera import Camera
 from pmv.portrait import crop
 from pmv.portrait.face_model import FaceModel, project
 from pmv.portrait.landmarks import Face, Landmarks, detect_faces, find_landmarks

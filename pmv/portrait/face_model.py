@@ -22,8 +22,8 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from pmv import data_path
-from pmv.camera import EG3D_FOCAL
 from pmv.errors import InputError
+from pmv.geometry.camera import EG3D_FOCAL
 
 MIRROR = np.array([-1.0, 1.0, 1.0])
 """A mirrored world: x turned."""
@@ -64,7 +64,7 @@ class FaceModel:
         Raises:
             InputError: the file is not a face model.
         """
-        path = path or data_path("pmv", "portrait", "face_model.npz")
+        path = path or data_path("portrait", "face_model.npz")
         try:
             with np.load(path, allow_pickle=False) as file:
                 values = {f.name: file[f.name].astype(np.float64) for f in fields(cls)}

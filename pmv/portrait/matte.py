@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 
 from pmv.errors import InputError
-from pmv.images import resize
+from pmv.pictures.images import resize
 from pmv.portrait import landmarks
 
 Finder = Callable[[np.ndarray], np.ndarray]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmv.images import resize
+from pmv.pictures.images import resize
 
 
 @dataclass(frozen=True)

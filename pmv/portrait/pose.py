@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from pmv.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
+from pmv.geometry.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
 from pmv.portrait.face_model import FaceModel, project
 
 _PIVOT = np.array([0.0, 0.0, 0.175])  # EG3D's cameras look about there; only the start and the shifts are told from it

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.edit import CASES, around, carried, compare, table
-from pmv.camera import Camera
 from pmv.errors import InputError
+from pmv.geometry.camera import Camera
 
 SIZE = 100
 

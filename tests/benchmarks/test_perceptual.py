@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from benchmarks.perceptual import ANGLES, METRICS, Fit, balance, measure, summary, table
-from pmv.camera import Camera
-from pmv.losses import masked_l2, masked_mean
-from training.batches import Batch
+from pmv.fitting.losses import masked_l2, masked_mean
+from pmv.geometry.camera import Camera
+from pmv.training.batches import Batch
 
 
 def truth(size: int = 32) -> Batch:

@@ -10,22 +10,22 @@ import pytest
 import torch
 import yaml
 
-from pmv.artifacts import file_hash, read_json
-from pmv.camera import EG3D_FOCAL
+from pmv.apps import invert as invert_module
+from pmv.apps.invert import Request, invert
 from pmv.errors import InputError
-from pmv.fetch import place
+from pmv.files.artifacts import file_hash, read_json
+from pmv.files.fetch import place
+from pmv.files.manifest import CACHE_VARIABLE, manifest
 from pmv.generators import EMBEDDED, EG3DConfig, EG3DGenerator
 from pmv.generators.settings import with_settings
-from pmv.images import write_png
-from pmv.manifest import CACHE_VARIABLE, manifest
-from stages import invert as invert_module
-from stages.coarse import pseudo_cameras
-from stages.config import GeneratorConfig, load_config, plain, read_yaml
-from stages.domain import domain_layers, domain_names, find_domain, guess_domain
-from stages.evaluate import turntable
-from stages.invert import Request, invert
-from stages.runner import Runner
-from stages.table import TABLE
+from pmv.geometry.camera import EG3D_FOCAL
+from pmv.pictures.images import write_png
+from pmv.pipeline.config import GeneratorConfig, load_config, plain, read_yaml
+from pmv.pipeline.runner import Runner
+from pmv.stages.coarse import pseudo_cameras
+from pmv.stages.domain import domain_layers, domain_names, find_domain, guess_domain
+from pmv.stages.evaluate import turntable
+from pmv.stages.table import TABLE
 from tests.conftest import ROOT
 
 EMBEDDED_NUMBERS = read_json(EMBEDDED["heads"].with_suffix(".json"))["config"]

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
 from pmv.errors import InputError
 from pmv.generators import EG3DGenerator
-from pmv.overlay import Placement
+from pmv.geometry.camera import Camera
+from pmv.pictures.overlay import Placement
+from pmv.pipeline.context import Context
 from pmv.portrait.photo import crop_tensor
-from stages.context import Context
-from stages.edit import EditConfig, EditInputs, EditOutputs, run
-from stages.edit_list import LoadedEdit
+from pmv.stages.edit import EditConfig, EditInputs, EditOutputs, run
+from pmv.stages.edit_list import LoadedEdit
 from tests.scenes import sphere_view
 
 SIZE = 128

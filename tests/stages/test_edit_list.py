@@ -1,8 +1,7 @@
-"""The edits of a run: from the command line to the run's folder and back."""
+"""The edits of a run: into the run's folder and back."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +9,11 @@ import torch
 from PIL import Image
 
 from pmv.errors import InputError
-from pmv.overlay import Placement
-from stages.edit_list import Edit, group_options, load_edits, save_edits
-from stages.folder import RunFolder, Sources
-from tests.stages import fakes
+from pmv.pictures.overlay import Placement
+from pmv.pipeline.folder import RunFolder
+from pmv.stages.edit_list import Edit, load_edits, save_edits
+from pmv.stages.sources import PhotoSources, changed_edits, run_sources, write_sources
+from tests.pmv.pipeline import fakes
 
 
 @pytest.fixture
@@ -33,57 +33,8 @@ def run(tmp_path: Path, picture: Callable[..., Path]) -> Path:
     path.mkdir()
     folder = RunFolder(path, fakes.TABLE)
     folder.write_config(fakes.config().as_yaml())
-    folder.write_sources(Sources(picture("photo.png", "grey")))
+    write_sources(folder, PhotoSources(picture("photo.png", "grey")))
     return path
-
-
-def test_options_belong_to_the_edit_before_them():
-    options: list[tuple[str, Any]] = [
-        ("overlay", "a.png"),
-        ("at", "0.25, 0.5"),
-        ("size", "0.2"),
-        ("edit", Path("b.png")),
-        ("paint_mask", "m.png"),
-        ("overlay", "c.png"),
-        ("follow_surface", True),
-        ("size", "0.1"),
-        ("at", "0.1 0.2"),
-        ("rotate", "-30"),
-        ("blend", "multiply"),
-        ("opacity", "0.5"),
-    ]
-    first, second, third = group_options(options)
-    assert first == Edit(Path("a.png"), None, Placement((0.25, 0.5), 0.2), "a.png")
-    assert second == Edit(Path("b.png"), Path("m.png"), None, "b.png")
-    assert third.placement == Placement((0.1, 0.2), 0.1, -30.0, "multiply", 0.5, True)
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ("at=0.5,0.5", "--at belongs to an --overlay"),
-        ("paint_mask=m.png", "--paint-mask belongs to an --edit"),
-        ("edit=a.png size=1", "--size belongs to an --overlay"),
-        ("overlay=a.png at=.5,.5 size=.2 paint_mask=m.png", "--paint-mask belongs to an --edit"),
-        ("overlay=a.png size=0.2", "a.png: lacks at; add --at 0.64,0.6"),
-        ("overlay=a.png at=0.5,0.5", "a.png: lacks size"),
-        ("overlay=a.png at=0.5 size=1", "give two numbers"),
-        ("overlay=a.png at=0.5,here size=1", "give two numbers"),
-        ("overlay=a.png at=0.5,nan size=1", "give two numbers"),
-        ("overlay=a.png at=300,200 size=1", "a.png: the overlay's middle 300,200 lies outside"),
-        ("overlay=a.png at=.5,.5 size=0", "a.png: the overlay's size is 0"),
-        ("overlay=a.png at=.5,.5 size=-1", "size is -1"),
-        ("overlay=a.png at=.5,.5 size=big", "size is 'big'; give a number"),
-        ("overlay=a.png at=.5,.5 size=.2 size=.3", "--size is given twice"),
-        ("overlay=a.png at=.5,.5 size=.2 rotate=left", "rotate is 'left'"),
-        ("overlay=a.png at=.5,.5 size=.2 opacity=2", "opacity is 2"),
-        ("overlay=a.png at=.5,.5 size=.2 blend=burn", "normal, multiply, screen, overlay"),
-    ],
-)
-def test_what_means_nothing_is_refused(options: str, message: str):
-    with pytest.raises(InputError) as caught:
-        group_options(tuple(part.split("=")) for part in options.split())  # type: ignore[misc]
-    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_edits_are_kept_with_copies_of_their_pictures(tmp_path: Path, picture: Callable[..., Path]):
@@ -128,34 +79,34 @@ def test_an_invisible_overlay_is_refused(tmp_path: Path):
 def test_later_edits_lie_on_top_until_they_are_taken_back(run: Path, picture: Callable[..., Path]):
     folder = RunFolder(run, fakes.TABLE)
     assert fakes.run(run) == ["draw", "fit", "tune", "judge"]
-    plain = folder.source_hashes()
+    plain = folder.sources().hashes()
     red, white = Edit(picture("red.png", "red")), Edit(picture("white.png", "white"))
     for edit in (red, white):
-        with folder.changed_edits([edit]):
+        with changed_edits(folder, [edit]):
             assert fakes.run(run) == ["draw", "tune", "judge"]
-    assert [edit.read().name for edit in folder.sources().edits] == ["red.png", "white.png"]
+    assert [edit.read().name for edit in run_sources(folder).edits] == ["red.png", "white.png"]
     assert fakes.run(run) == []
-    with folder.changed_edits([red], clear=True):
+    with changed_edits(folder, [red], clear=True):
         assert fakes.run(run) == ["draw", "tune", "judge"]
-    assert [edit.name for edit in folder.sources().edits] == ["red.png"]
+    assert [edit.name for edit in run_sources(folder).edits] == ["red.png"]
     dropped = run / "00_draw" / "edit.png"
     dropped.write_bytes(white.picture.read_bytes())
-    assert [edit.picture.name for edit in folder.sources().edits] == ["edit-01.png", "edit.png"]
-    with folder.changed_edits([], clear=True):
-        assert folder.source_hashes() == plain
+    assert [edit.picture.name for edit in run_sources(folder).edits] == ["edit-01.png", "edit.png"]
+    with changed_edits(folder, [], clear=True):
+        assert folder.sources().hashes() == plain
     assert not dropped.exists() and dropped.with_name("edit.png.cleared").exists(), "a user's picture is never deleted"
 
 
 def test_a_failing_edit_leaves_the_run_as_it_was(run: Path, picture: Callable[..., Path]):
     folder = RunFolder(run, fakes.TABLE)
-    with folder.changed_edits([Edit(picture("red.png"))]):
+    with changed_edits(folder, [Edit(picture("red.png"))]):
         pass
     dropped = run / "00_draw" / "edit.png"
     dropped.parent.mkdir()
     dropped.write_bytes((run / "source" / "edit-01.png").read_bytes())
     before = {path: path.read_bytes() for path in run.glob("*/*")}
     for clear in (False, True):
-        with pytest.raises(InputError, match="no such head"), folder.changed_edits([Edit(picture("b.png"))], clear):
+        with pytest.raises(InputError, match="no such head"), changed_edits(folder, [Edit(picture("b.png"))], clear):
             raise InputError("no such head")
         assert {path: path.read_bytes() for path in run.glob("*/*")} == before
 
@@ -167,7 +118,7 @@ def test_one_dropped_edit_and_its_mask(run: Path, picture: Callable[..., Path]):
     with pytest.raises(InputError, match=r"paint_mask\.png: lies there without an edit"):
         folder.sources()
     picture("x.png").rename(place / "edit.png")
-    (edit,) = folder.sources().edits
+    (edit,) = run_sources(folder).edits
     assert (edit.picture, edit.mask) == (place / "edit.png", place / "paint_mask.png")
     picture("x.jpg").rename(place / "edit.jpg")
     with pytest.raises(InputError, match="only one"):

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pmv.losses import masked_l2
-from stages.context import Context
-from stages.evaluate import EvaluateConfig, EvaluateInputs, run, turntable
+from pmv.fitting.losses import masked_l2
+from pmv.pipeline.context import Context
+from pmv.stages.evaluate import EvaluateConfig, EvaluateInputs, run, turntable
 
 FAST = EvaluateConfig(frames=9, mesh_resolution=24, mesh_level=5.0)
 

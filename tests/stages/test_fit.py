@@ -1,19 +1,18 @@
 """The three optimising stages on a tiny generator: they do what they are for, and what they promise not to do."""
 
 import copy
-import itertools
 import math
 from dataclasses import replace
 
 import pytest
 import torch
 
-from pmv.camera import Camera
 from pmv.errors import InputError
-from pmv.losses import masked_l2
-from pmv.optimise import ramped_rate, render_views
-from stages import coarse, latent, tune
-from stages.context import Context
+from pmv.fitting.losses import masked_l2
+from pmv.generators.views import render_views
+from pmv.geometry.camera import Camera
+from pmv.pipeline.context import Context
+from pmv.stages import coarse, latent, tune
 
 Pivot = tuple[torch.Tensor, dict[str, torch.Tensor]]
 
@@ -51,13 +50,6 @@ FAST = latent.LatentConfig(steps=60, learning_rate=0.05, mean_samples=64, w_dist
 
 def view(generator, out):
     return generator.render(generator.planes(out.pivot_w, out.noise), out.pivot_w, out.camera).image
-
-
-def test_ramped_rate_rises_stays_and_falls():
-    rates = [ramped_rate(i, 100, 0.1, 0.3) for i in range(100)]
-    assert rates[0] == pytest.approx(0.1) and rates[20] == 1.0 and rates[60] == 1.0
-    assert 0 < rates[-1] < 0.01 and all(a >= b for a, b in itertools.pairwise(rates[70:]))
-    assert ramped_rate(0, 100, 0.0, 0.0) == 1.0
 
 
 def test_latent_approaches_the_image_and_is_deterministic(context, target, tiny_generator):

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stages.context import Context
-from stages.inpaint import InpaintConfig, InpaintInputs, run
+from pmv.pipeline.context import Context
+from pmv.stages.inpaint import InpaintConfig, InpaintInputs, run
 
 SIZE = 64
 

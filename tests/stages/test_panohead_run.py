@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pmv.artifacts import load_fields, read_json
+from pmv.apps.invert import Request, invert
+from pmv.files.artifacts import read_json
 from pmv.generators import PanoHeadGenerator
-from pmv.images import read_image, write_png
-from stages.invert import Request, invert
-from stages.table import TABLE, find
+from pmv.pictures.images import read_image, write_png
+from pmv.pipeline.packing import load_fields
+from pmv.stages.table import TABLE
 
 SETTINGS = (
     "latent.steps=3",
@@ -42,7 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_panohead: PanoHeadGe
 
 
 def outputs(run: Path, stage: str, *names: str) -> list:
-    values = load_fields(run / TABLE[find(TABLE, stage)].folder / "outputs.safetensors", list(names))
+    values = load_fields(run / TABLE[TABLE.find(stage)].folder / "outputs.safetensors", list(names))
     return [values[name] for name in names]
 
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
 from pmv.errors import InputError
 from pmv.generators import EG3DGenerator
-from pmv.images import read_image, resize, to_uint8
+from pmv.geometry.camera import Camera
+from pmv.pictures.images import read_image, resize, to_uint8
+from pmv.pipeline.context import Context
 from pmv.portrait.matte import clean_mask, find_matte
-from stages.camera_search import find_camera, view_score
-from stages.context import Context
-from stages.prepare import PrepareConfig, PrepareInputs, PrepareOutputs, run
+from pmv.stages.camera_search import find_camera, view_score
+from pmv.stages.prepare import PrepareConfig, PrepareInputs, PrepareOutputs, run
 from tests.conftest import SHARED
 
 CONFIG = PrepareConfig(search_yaw_steps=7, refine_steps=12)

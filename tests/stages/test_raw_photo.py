@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 import pmv.portrait.align
-import stages.prepare
-from pmv.camera import Camera
+import pmv.stages.prepare
+from pmv.apps.prepare_folder import PrepareRequest
+from pmv.apps.prepare_folder import prepare as prepare_folder
 from pmv.errors import AssetsError, InputError, PhotoError
 from pmv.generators import EG3DGenerator, PanoHeadGenerator
-from pmv.images import read_image, read_mask, write_png
+from pmv.geometry.camera import Camera
+from pmv.pictures.images import read_image, read_mask, write_png
+from pmv.pipeline.context import Context
 from pmv.portrait.align import shipped_model
 from pmv.portrait.crop import MESH_SPAN, apply, five_points, spanning
 from pmv.portrait.face_model import project
 from pmv.portrait.landmarks import Face, Landmarks
-from stages.context import Context
-from stages.folder import Sources
-from stages.prepare import PrepareConfig, PrepareInputs, PrepareOutputs, run
-from stages.prepare_folder import PrepareRequest
-from stages.prepare_folder import prepare as prepare_folder
+from pmv.stages.prepare import PrepareConfig, PrepareInputs, PrepareOutputs, run
+from pmv.stages.sources import PhotoSources
 
 TRUTH = Camera.orbit(0.2, -0.1, pivot=(0, 0, 0.15))
 CONFIG = PrepareConfig(crop="eg3d", matte="grabcut", composite="never")
@@ -68,8 +68,8 @@ class Crowd:
 @pytest.fixture
 def crowd(monkeypatch: pytest.MonkeyPatch) -> Crowd:
     crowd = Crowd()
-    monkeypatch.setattr(stages.prepare.landmarks, "is_available", lambda: True)
-    monkeypatch.setattr(stages.prepare, "find_faces", crowd.faces)
+    monkeypatch.setattr(pmv.stages.prepare.landmarks, "is_available", lambda: True)
+    monkeypatch.setattr(pmv.stages.prepare, "find_faces", crowd.faces)
     monkeypatch.setattr(pmv.portrait.align, "find_landmarks", crowd.landmarks)
     return crowd
 
@@ -205,7 +205,7 @@ def test_prepare_leaves_a_folder_that_invert_takes(tiny_generator: EG3DGenerator
     # the crop says where a pixel of the picture lies in the photo, whose red tells x
     there = (40.5 - crop["matrix"][0][2]) / crop["matrix"][0][0]
     assert (image[0, 0, 20, 40] + 1) * 127.5 == pytest.approx(200 * there / 640 + 50, abs=2)
-    taken = Sources(out / "image.png", out / "mask.png", out / "camera.json").read()
+    taken = PhotoSources(out / "image.png", out / "mask.png", out / "camera.json").read()
     torch.testing.assert_close(taken["photo_camera"].labels()[0], torch.tensor(camera["label"]))
     again = run(
         PrepareInputs(taken["photo"], taken["photo_mask"], taken["photo_camera"]),

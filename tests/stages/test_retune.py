@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmv.camera import Camera
-from pmv.losses import masked_l2
-from pmv.optimise import render_views
-from pmv.warping import inverse_warp
-from stages import coarse, retune, tune
-from stages.context import Context
+from pmv.fitting.losses import masked_l2
+from pmv.generators.views import render_views
+from pmv.geometry.camera import Camera
+from pmv.geometry.scene import SeenFrom
+from pmv.geometry.warping import inverse_warp
+from pmv.pipeline.context import Context
+from pmv.stages import coarse, retune, tune
 
 SIZE = 32
 VIEWS = coarse.CoarseConfig(views=6, rings=1, around=2)
@@ -59,7 +60,8 @@ def inputs(tiny_generator, tune_inputs: tune.TuneInputs) -> retune.RetuneInputs:
     fresh = Context(tiny_generator, torch.device("cpu"), torch.Generator().manual_seed(0), masked_l2)
     mask = torch.zeros(1, 1, SIZE, SIZE)
     mask[..., 13:19, 13:19] = 1
-    carried, _ = inverse_warp(mask, given.camera, given.pseudo_cameras, given.view_depths, given.view_alphas > 0.5)
+    seen = SeenFrom(given.pseudo_cameras, given.view_depths, given.view_alphas > 0.5)
+    carried, _ = inverse_warp(mask, given.camera, seen)
     before = given.pseudo_cameras.angle_to(given.camera) < math.radians(60)
     carried = carried.clamp(0, 1) * before[:, None, None, None]
     return retune.RetuneInputs(

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pmv.camera import Camera
-from stages.context import Context
-from stages.visibility import VisibilityConfig, VisibilityInputs, run
+from pmv.geometry.camera import Camera
+from pmv.pipeline.context import Context
+from pmv.stages.visibility import VisibilityConfig, VisibilityInputs, run
 from tests.scenes import sphere_view
 
 INPUT = Camera.orbit(0.0, 0.0)

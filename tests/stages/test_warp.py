@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pmv.camera import Camera
-from pmv.metrics import psnr
-from stages.context import Context
-from stages.warp import WarpConfig, WarpInputs, run
+from pmv.fitting.metrics import psnr
+from pmv.geometry.camera import Camera
+from pmv.pipeline.context import Context
+from pmv.stages.warp import WarpConfig, WarpInputs, run
 from tests.scenes import sphere_view
 
 INPUT = Camera.orbit(0.0, 0.0)

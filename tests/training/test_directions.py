@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from pmv.artifacts import read_json, tensors_hash
-from pmv.directions import load_directions
 from pmv.errors import InputError
+from pmv.files.artifacts import read_json, tensors_hash
 from pmv.generators import EG3DConfig, EG3DGenerator, save_generator
+from pmv.generators.directions import load_directions
+from pmv.training import directions as module
+from pmv.training.directions import candidates, deviations, differences, find, latents, measure, read_out, sample_heads
+from pmv.training.heads import HeadParameters
+from pmv.training.heads.attributes import ATTRIBUTES, latents_of, values_of
 from tests.conftest import TINY
-from training import directions as module
-from training.directions import candidates, deviations, differences, find, latents, measure, read_out, sample_heads
-from training.heads import HeadParameters
-from training.heads.attributes import ATTRIBUTES, latents_of, values_of
 
 NAMES = [attribute.name for attribute in ATTRIBUTES]
 

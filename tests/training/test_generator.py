@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from pmv.camera import Camera
 from pmv.errors import InputError
 from pmv.generators import load_generator
-from training.batches import HeadStore
-from training.data import (
+from pmv.geometry.camera import Camera
+from pmv.training.batches import HeadStore
+from pmv.training.data import (
     DEPTH_ORIGIN,
     EVALUATION_VIEWS,
     HELD_OUT,
@@ -23,8 +23,8 @@ from training.data import (
     training_cameras,
     wait_for,
 )
-from training.discriminator import DualDiscriminator, feature_matching, r1_penalty
-from training.evaluate import (
+from pmv.training.discriminator import DualDiscriminator, feature_matching, r1_penalty
+from pmv.training.evaluate import (
     evaluate,
     fit_front,
     held_out_sheet,
@@ -32,9 +32,9 @@ from training.evaluate import (
     random_sheet,
     turntable_sheet,
 )
-from training.generator import export, shape_of
-from training.objective import gradient_difference, gradient_share, learn
-from training.trainer import LAZY, TrainConfig, Trainer
+from pmv.training.generator import export, shape_of
+from pmv.training.objective import gradient_difference, gradient_share, learn
+from pmv.training.trainer import LAZY, TrainConfig, Trainer
 
 MAKEHUMAN = Path(__file__).resolve().parents[3] / "shared" / "makehuman"
 CPU = torch.device("cpu")
@@ -260,7 +260,7 @@ def test_failing_renderers_end_the_wait_with_their_message(tmp_path, monkeypatch
 @pytest.mark.skipif(not MAKEHUMAN.is_dir(), reason="needs ../shared/makehuman")
 def test_one_real_head_lands_in_a_pack(tmp_path):
     pytest.importorskip("moderngl")
-    from training.data import head_vector
+    from pmv.training.data import head_vector
 
     layout = PackLayout(1, 2, 7, len(head_vector(7, 0.0)), 64, supersample=1)
     pack = HeadPack.create(tmp_path / "heads", layout)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pmv.errors import AssetsError
-from training.heads import Head, HeadAssets, HeadParameters, HeadRenderer, build_head, sample_parameters
-from training.heads.parameters import ENTRIES, HAIRSTYLES
-from training.heads.sheet import contact_sheet, orbit_matrices
+from pmv.training.heads import Head, HeadAssets, HeadParameters, HeadRenderer, build_head, sample_parameters
+from pmv.training.heads.parameters import ENTRIES, HAIRSTYLES
+from pmv.training.heads.sheet import contact_sheet, orbit_matrices
 
 MAKEHUMAN = Path(__file__).parents[2] / ".." / "shared" / "makehuman"
 RESOLUTION = 128

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from pmv.artifacts import file_hash
-from pmv.camera import Camera
 from pmv.errors import InputError
-from pmv.heads_features import load_heads_features
-from training.augment import Augment, surface
-from training.batches import Batch, HeadStore
-from training.data import DEPTH_ORIGIN, HELD_OUT, HELD_OUT_SEED, HeadPack, PackLayout, half_depth
-from training.perceptual import FirstHeads, PerceptualConfig, Trainer, calibrate, explained_variance, main
+from pmv.files.artifacts import file_hash
+from pmv.fitting.heads_features import load_heads_features
+from pmv.geometry.camera import Camera
+from pmv.training.augment import Augment, surface
+from pmv.training.batches import Batch, HeadStore
+from pmv.training.data import DEPTH_ORIGIN, HELD_OUT, HELD_OUT_SEED, HeadPack, PackLayout, half_depth
+from pmv.training.perceptual import FirstHeads, PerceptualConfig, Trainer, calibrate, explained_variance, main
 
 CPU = torch.device("cpu")
 RESOLUTION = 64
@@ -176,6 +176,6 @@ class Block:
         if name.partition(".")[0] in ("lpips", "kornia", "skimage", "trimesh", "torchvision", "yaml", "platformdirs"):
             raise ImportError(name)
 sys.meta_path.insert(0, Block())
-import training.perceptual
+import pmv.training.perceptual
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT), "PATH": ""})

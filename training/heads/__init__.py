@@ -7,9 +7,9 @@ renderer.load(head)
 view = renderer.render(cam2world, intrinsics)
 """
 
-from training.heads.assets import HeadAssets
-from training.heads.build import Head, build_head
-from training.heads.parameters import HeadParameters, sample_parameters
-from training.heads.renderer import HeadRenderer, HeadView
+from pmv.training.heads.assets import HeadAssets
+from pmv.training.heads.build import Head, build_head
+from pmv.training.heads.parameters import HeadParameters, sample_parameters
+from pmv.training.heads.renderer import HeadRenderer, HeadView
 
 __all__ = ["Head", "HeadAssets", "HeadParameters", "HeadRenderer", "HeadView", "build_head", "sample_parameters"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.heads.parameters import HeadParameters
+from pmv.training.heads.parameters import HeadParameters
 
 _SKIN_RAMP = np.array(
     [

@@ -12,11 +12,11 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from pmv.errors import AssetsError
-from training.heads.formats import Binding, ObjMesh, read_binding, read_obj, read_target
-from training.heads.hairstyles import Hairstyle, prepare_hairstyle
-from training.heads.meshes import adjacency, catmull_clark, split_at_seams, triangulate, weld
-from training.heads.parameters import HAIRSTYLES
-from training.heads.shape import target_names
+from pmv.training.heads.formats import Binding, ObjMesh, read_binding, read_obj, read_target
+from pmv.training.heads.hairstyles import Hairstyle, prepare_hairstyle
+from pmv.training.heads.meshes import adjacency, catmull_clark, split_at_seams, triangulate, weld
+from pmv.training.heads.parameters import HAIRSTYLES
+from pmv.training.heads.shape import target_names
 
 _BODY_COUNT = 13380  # body vertices come first; helpers, which eyes, lashes and hair hang on, follow
 _LEFT_EYE_CUBE, _RIGHT_EYE_CUBE = 13606, 13614  # eight vertices each; their mean is the eyeball's centre

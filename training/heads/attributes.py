@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.heads.appearance import HAIR_LOOKS
-from training.heads.parameters import ENTRIES, HAIRSTYLES, HeadParameters
+from pmv.training.heads.appearance import HAIR_LOOKS
+from pmv.training.heads.parameters import ENTRIES, HAIRSTYLES, HeadParameters
 
 _INDEX = {name: i for i, name in enumerate(HeadParameters.names)}
 _MEAN, _SCALE, _LOW, _HIGH = (

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from training.heads.appearance import HAIR_LOOKS, light, material
-from training.heads.assets import LASHES, FittedPart, HeadAssets
-from training.heads.hairstyles import SKULL_CENTRE, Hairstyle
-from training.heads.meshes import normalise, vertex_normals
-from training.heads.parameters import HeadParameters
-from training.heads.shape import target_weights
+from pmv.training.heads.appearance import HAIR_LOOKS, light, material
+from pmv.training.heads.assets import LASHES, FittedPart, HeadAssets
+from pmv.training.heads.hairstyles import SKULL_CENTRE, Hairstyle
+from pmv.training.heads.meshes import normalise, vertex_normals
+from pmv.training.heads.parameters import HeadParameters
+from pmv.training.heads.shape import target_weights
 
 _REST_EYE_MIDDLE = np.array([0.0, 7.284, 1.245])
 _UNSEEN_DISTANCE = 0.4  # what a bald scalp counts as its distance to the hair, decimetres

@@ -1,4 +1,4 @@
-"""Draws the demo portraits in assets/portraits: `python -m training.heads.demo_portraits MAKEHUMAN OUTDIR`.
+"""Draws the demo portraits in assets/portraits: `python -m pmv.training.heads.demo_portraits MAKEHUMAN OUTDIR`.
 
 Two held-out heads, one of them with a tattoo painted on the cheek, on a soft neutral background; with masks and EG3D
 cameras.
@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pmv.camera import Camera
-from training.heads.assets import HeadAssets
-from training.heads.build import Head, build_head
-from training.heads.parameters import sample_parameters
-from training.heads.renderer import HeadRenderer
+from pmv.geometry.camera import Camera
+from pmv.training.heads.assets import HeadAssets
+from pmv.training.heads.build import Head, build_head
+from pmv.training.heads.parameters import sample_parameters
+from pmv.training.heads.renderer import HeadRenderer
 
 _RESOLUTION = 512
 
@@ -100,5 +100,5 @@ def write_demo_portraits(assets: HeadAssets, folder: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        sys.exit("usage: python -m training.heads.demo_portraits MAKEHUMAN OUTDIR")
+        sys.exit("usage: python -m pmv.training.heads.demo_portraits MAKEHUMAN OUTDIR")
     write_demo_portraits(HeadAssets.load(sys.argv[1]), Path(sys.argv[2]))

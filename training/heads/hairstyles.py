@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import KDTree
 
-from training.heads.formats import Binding, ObjMesh
-from training.heads.meshes import adjacency, normalise, scatter_to_vertices, split_at_seams, triangulate, weld
+from pmv.training.heads.formats import Binding, ObjMesh
+from pmv.training.heads.meshes import adjacency, normalise, scatter_to_vertices, split_at_seams, triangulate, weld
 
 SKULL_CENTRE = np.array([0.0, 7.35, 0.35])
 """Middle of the skull on the base mesh."""

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmv.errors import AssetsError
-from training.heads.appearance import HAIR_LOOKS
-from training.heads.build import Decal, Head, Part
+from pmv.training.heads.appearance import HAIR_LOOKS
+from pmv.training.heads.build import Decal, Head, Part
 
 _SHADERS = Path(__file__).parent / "shaders"
 _PART_NUMBERS = {"skin": 0, "eyes": 1, "lashes": 2, "teeth": 3, "beard": 4, "hair": 5}

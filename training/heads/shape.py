@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from training.heads.parameters import HEAD_SHAPE_TARGETS, SIGNED_TARGETS, HeadParameters
+from pmv.training.heads.parameters import HEAD_SHAPE_TARGETS, SIGNED_TARGETS, HeadParameters
 
 ETHNICITIES = ("african", "asian", "caucasian")
 _AGES = ("young", "old", "child")

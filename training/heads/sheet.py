@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pmv.camera import Camera
-from training.heads.assets import HeadAssets
-from training.heads.build import build_head
-from training.heads.parameters import sample_parameters
-from training.heads.renderer import HeadRenderer
+from pmv.geometry.camera import Camera
+from pmv.training.heads.assets import HeadAssets
+from pmv.training.heads.build import build_head
+from pmv.training.heads.parameters import sample_parameters
+from pmv.training.heads.renderer import HeadRenderer
 
 _BACKGROUND = (0.62, 0.63, 0.65)
 

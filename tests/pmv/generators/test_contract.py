@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from pmv.camera import Camera
 from pmv.errors import CheckpointError
 from pmv.generators import EG3DGenerator
+from pmv.geometry.camera import Camera
 
 
 @pytest.fixture(params=["tiny_generator", "tiny_panohead"])

@@ -65,13 +65,14 @@ def no_witness():
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_refused(name, tmp_path, no_witness):
+def test_refused(name, tmp_path, no_witness, told_before):
     what, data = FILES[name]
     path = tmp_path / name
     path.write_bytes(data)
     if path.suffix == ".safetensors":
         path.with_suffix(".json").write_text(json.dumps({"format": 1, "family": "eg3d", "config": {}}))
     message = seen(path, load_generator)
+    told_before(message)
     print(f"{name:24} {what:42} {message.removeprefix(str(path))[2:]}")
     if name in READABLE:
         with bounded():
@@ -83,7 +84,7 @@ def test_refused(name, tmp_path, no_witness):
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "device", "missing", "unreadable link"])
-def test_what_is_no_file(kind, tmp_path):
+def test_what_is_no_file(kind, tmp_path, told_before):
     path = tmp_path / "thing.pkl"
     if kind == "folder":
         path.mkdir()
@@ -93,15 +94,16 @@ def test_what_is_no_file(kind, tmp_path):
         path.symlink_to("/dev/zero")
     elif kind == "unreadable link":
         path.symlink_to(path)
-    with bounded(), pytest.raises(CheckpointError, match=r"thing\.pkl"):
+    with bounded(), pytest.raises(CheckpointError, match=r"thing\.pkl") as caught:
         load_generator(path)
+    told_before(str(caught.value))
 
 
 @pytest.mark.parametrize("name", ["reduce-system.pkl", "in-zip.pt", "zip-bomb.pt", "memo.pkl"])
 @pytest.mark.parametrize("command", ["convert", "inspect", "verify"])
-def test_from_the_command_line(name, command, tmp_path, no_witness, capsys, monkeypatch):
+def test_from_the_command_line(name, command, tmp_path, no_witness, capsys, monkeypatch, told_before):
     """One line on stderr, exit code 2, no file made."""
-    import run_inversion
+    from pmv.apps import cli
 
     path = tmp_path / name
     path.write_bytes(FILES[name][1])
@@ -112,10 +114,11 @@ def test_from_the_command_line(name, command, tmp_path, no_witness, capsys, monk
     before = sorted(tmp_path.iterdir())
     monkeypatch.setattr(sys, "argv", ["pmv", command, str(path), *map(str, extra)])
     with pytest.raises(SystemExit) as left:
-        run_inversion.main()
+        cli.main()
     told = capsys.readouterr()
     assert left.value.code == 2 and told.out == ""
     assert told.err.startswith("pmv: error: ") and told.err.strip().count("\n") == 0 and name in told.err
+    told_before(told.err.strip())
     assert sorted(tmp_path.iterdir()) == before
 
 

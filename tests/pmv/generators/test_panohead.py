@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 
-from pmv.camera import Camera
 from pmv.errors import CheckpointError, InputError
 from pmv.generators import PanoHeadConfig, PanoHeadGenerator
 from pmv.generators.families import assemble, family_of
 from pmv.generators.panohead import shifted
 from pmv.generators.settings import with_settings
 from pmv.generators.volume import sample_planes
+from pmv.geometry.camera import Camera
 
 RENDERING = {
     "superresolution_module": "training.superresolution.SuperresolutionHybrid8XDC",

@@ -194,11 +194,11 @@ def test_weights_alone_of_the_published_shape(tmp_path, caplog):
 
 
 def run(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
-    import run_inversion
+    from pmv.apps import cli
 
     monkeypatch.setattr(sys, "argv", ["pmv", *map(str, arguments)])
     with pytest.raises(SystemExit) as left:
-        run_inversion.main()
+        cli.main()
     told = capsys.readouterr()
     return int(left.value.code or 0), told.out, told.err
 

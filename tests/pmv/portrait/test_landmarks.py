@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pmv.errors import AssetsError, PhotoError
-from pmv.images import read_bytes
+from pmv.pictures.images import read_bytes
 from pmv.portrait import landmarks
 from pmv.portrait.align import align, choose_face, draw_faces, find_faces, shipped_model
 from pmv.portrait.crop import FRAMINGS, MESH_SPAN, apply, five_points, tilt

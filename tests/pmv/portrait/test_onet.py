@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pmv.errors import AssetsError
-from pmv.images import read_bytes
+from pmv.pictures.images import read_bytes
 from pmv.portrait import landmarks, onet
 from pmv.portrait.align import find_faces, shipped_model
 from pmv.portrait.crop import apply, five_points

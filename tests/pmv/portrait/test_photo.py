@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pmv.images import resize
+from pmv.pictures.images import resize
 from pmv.portrait.photo import Photo, crop_tensor, from_tensor, sample
 
 

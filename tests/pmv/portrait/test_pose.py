@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pmv.camera import Camera
 from pmv.errors import InputError
+from pmv.geometry.camera import Camera
 from pmv.portrait.align import align_landmarks, confidence_of, expected_error, shipped_model
 from pmv.portrait.crop import FRAMINGS, five_points
 from pmv.portrait.face_model import FaceModel, Sample, fit_face_model, project

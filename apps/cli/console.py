@@ -1,0 +1,45 @@
+"""How the process of a command behaves: its log, its signals, its exit codes and its one line of error."""
+
+import logging
+import signal
+import sys
+
+import click
+
+from pmv.errors import PmvError
+
+
+def execute(command: click.Command) -> None:
+    """Run a command with this process's arguments and exit: 0; 2 for an input that cannot be used; 130/143 when
+    interrupted.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = command.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:  # what click makes of Ctrl-C
+        code = 130
+    except PmvError as error:
+        click.echo(f"pmv: error: {' '.join(str(error).split())}", err=True)
+        code = 2
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminate(signum: int, frame: object) -> None:
+    raise SystemExit(128 + signum)
+
+
+def log_to_stderr() -> None:
+    """Show the log above the progress bars; warnings and the rest alike, since stdout is for results."""
+    from tqdm import tqdm
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno < logging.ERROR:  # errors are told once, at the end
+                tqdm.write(f"pmv: {record.getMessage()}", file=sys.stderr)
+
+    log = logging.getLogger("pmv")
+    log.handlers = [Handler()]
+    log.propagate = False

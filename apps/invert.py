@@ -1,0 +1,187 @@
+"""From a request to an inverted photo: makes or finds the run's folder, then lets the runner work."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pmv.errors import InputError, PhotoError, PmvError, disk_errors
+from pmv.files.artifacts import file_hash, new_folder
+from pmv.files.manifest import manifest
+from pmv.fitting.perceptual import NAMES as PERCEPTUAL
+from pmv.generators import load_generator
+from pmv.pipeline.config import Config, load_config, read_yaml
+from pmv.pipeline.device import pick_device
+from pmv.pipeline.folder import RunFolder
+from pmv.pipeline.runner import Runner
+from pmv.pipeline.table import Table
+from pmv.stages.domain import AUTO, domain_layers
+from pmv.stages.edit import check_frame
+from pmv.stages.edit_list import Edit
+from pmv.stages.latent import check_ood_mask
+from pmv.stages.sources import PhotoSources, changed_edits, run_sources, sources_with, update_sources, write_sources
+from pmv.stages.table import TABLE
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for, besides the photo and the folder.
+
+    Args:
+        presets, settings: laid over the base config (a new run) or over the run's own (resuming), see
+            `pmv.pipeline.config`.
+        first, until: see `Runner.run`.
+        mask, camera, ood_mask: paths, see `pmv.stages.sources`.
+        edits: laid over the photo, in a run that exists on top of its own.
+        clear_edits: take back the edits that a run has.
+        command: the command line, kept in ``run.json``.
+    """
+
+    presets: Sequence[str] = ()
+    settings: Sequence[str] = ()
+    first: str | None = None
+    until: str | None = None
+    mask: Path | None = None
+    camera: Path | None = None
+    ood_mask: Path | None = None
+    edits: Sequence[Edit] = ()
+    clear_edits: bool = False
+    command: str = ""
+
+
+def invert(
+    request: Request,
+    image: Path | None = None,
+    out: Path | None = None,
+    resume: Path | None = None,
+    table: Table = TABLE,
+    generator: Any = None,
+) -> Path:
+    """Start a run with `image`, or resume one; returns its folder.
+
+    A run that `out` already holds is brought up to date if it is of the same photo, so a command can simply be
+    repeated.
+
+    Args:
+        table, generator: other than the shipped ones, for tests and library callers.
+
+    Raises:
+        PmvError: something cannot be used. A folder made here in which no stage was finished is removed again.
+    """
+    for name in (request.first, request.until):
+        if name is not None:
+            table.find(name)
+    if resume is not None:
+        folder = RunFolder(resume, table)
+        folder.require_run()
+        config, generator = configure(request, table, generator, folder / "config.yaml")
+        runner = Runner(folder, config, request.command, generator)
+        paths = {"mask": request.mask, "camera": request.camera, "ood_mask": request.ood_mask}
+        _check_sources(sources_with(folder, request.edits, request.clear_edits, **paths), runner)
+        with folder.locked():
+            folder.tidy()
+            update_sources(folder, **paths)
+        with (
+            changed_edits(folder, request.edits, request.clear_edits),
+            _naming(run_sources(folder).photo_name),
+            disk_errors(folder.path),
+        ):
+            runner.run(request.first, request.until)
+        return folder.path
+    if image is None:
+        raise InputError("nothing to invert: give an image, or a run to resume")
+    sources = PhotoSources(image, request.mask, request.camera, request.ood_mask, tuple(request.edits))
+    folder = RunFolder(out or Path("runs") / f"{image.stem}-{time.strftime('%Y%m%d-%H%M%S')}", table)
+    _check_free(folder, image)
+    sources.read()  # what cannot be read is told before anything is made
+    config, generator = configure(request, table, generator)
+    return _start(folder, sources, config, request, generator)
+
+
+@contextmanager
+def _naming(photo: str) -> Iterator[None]:
+    """Put the photo's name in front of what is wrong with it."""
+    try:
+        yield
+    except PhotoError as error:
+        raise InputError(f"{photo}: {error}") from error
+
+
+def configure(request: Request, table: Table, generator: Any, saved: Path | None = None) -> tuple[Config, Any]:
+    """The run's config, with what goes with its generator, and the generator.
+
+    Args:
+        generator: a loaded one; None = load what the config names.
+        saved: the ``config.yaml`` of a run to resume. It holds the generator's numbers already, unless another
+            generator or domain is asked for now.
+    """
+    config = _located(load_config(table, request.presets, request.settings, saved))
+    if generator is None:
+        generator = load_generator(config.run.generator, device=pick_device(config.run.device))
+    run = config.run
+    if saved is not None:
+        before = read_yaml(saved)["run"]
+        if run.domain == before["domain"]:
+            if run.generator == before["generator"]:
+                return config, generator
+            run = replace(run, domain=AUTO)  # the domain of the generator before says nothing of this one
+    domain, between = domain_layers(run, generator.spec)
+    config = _located(load_config(table, request.presets, request.settings, saved, between))
+    return replace(config, run=replace(config.run, domain=domain)), generator
+
+
+def _located(config: Config) -> Config:
+    """The config with absolute paths to generator and perceptual network, so that the run can be resumed from another
+    folder."""
+    run = config.run
+    if run.generator not in manifest() and Path(run.generator).exists():
+        run = replace(run, generator=str(Path(run.generator).resolve()))
+    if run.perceptual not in PERCEPTUAL and Path(run.perceptual).exists():
+        run = replace(run, perceptual=str(Path(run.perceptual).resolve()))
+    return replace(config, run=run)
+
+
+def _check_free(folder: RunFolder, image: Path) -> None:
+    """InputError where the folder holds something that is not a run of this photo."""
+    if folder.is_run:
+        if file_hash(run_sources(folder).photo) != file_hash(image):
+            raise InputError(f"{folder.path}: holds the run of another photo; give another --out")
+    elif folder.path.exists():
+        if not folder.path.is_dir():
+            raise InputError(f"{folder.path}: is a file; give a folder as --out")
+        if any(not path.name.startswith(".") for path in folder.path.iterdir()):
+            raise InputError(f"{folder.path}: holds something else than a run; give another --out")
+
+
+def _check_sources(sources: PhotoSources, runner: Runner) -> None:
+    """InputError for what cannot be read, and for edits and masks of a wrong size, now instead of after the stages that
+    come before theirs.
+    """
+    values = sources.read()
+    if "prepare" not in runner.config.stages:
+        return
+    size = runner.config.stages["prepare"].resolution or runner.generator.spec.resolution
+    if values["photo_ood_mask"] is not None:
+        check_ood_mask(values["photo_ood_mask"], size)
+    for edit in values["photo_edits"]:
+        check_frame(edit, values["photo"].shape[-2:], size)
+
+
+def _start(folder: RunFolder, sources: PhotoSources, config: Config, request: Request, generator: Any) -> Path:
+    is_new = not folder.is_run
+    runner = Runner(folder, config, request.command, generator)
+    _check_sources(sources, runner)
+    with _naming(str(sources.photo)), disk_errors(folder.path), new_folder(folder.path):
+        try:
+            with folder.locked():
+                folder.tidy()
+                folder.write_config(config.as_yaml())
+                write_sources(folder, sources)
+            runner.run(request.first, request.until)
+        except (PmvError, OSError):
+            if is_new and not any(folder.record(stage) for stage in folder.table):
+                folder.clear()
+            raise
+    return folder.path

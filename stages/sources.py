@@ -1,0 +1,191 @@
+"""What the user gives to a run: the photo and, optionally, its mask, its camera, a mask of what the generator cannot
+draw, and edits; as files of the user's, and as the run's copies of them in ``source/``.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pmv.errors import InputError, PmvError
+from pmv.files.artifacts import file_hash, read_json, value_hash, write_json
+from pmv.geometry.camera import Camera
+from pmv.pictures.images import read_bytes, read_mask
+from pmv.pipeline.folder import RunFolder
+from pmv.stages.edit_list import Edit, edit_files, load_edits, save_edits
+
+NAMES = ("photo", "photo_mask", "photo_camera", "photo_ood_mask", "photo_edits")
+"""What the stages call them."""
+
+_FILES = ("photo", "mask", "ood_mask")
+_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+
+
+@dataclass(frozen=True)
+class PhotoSources:
+    """Paths of what was given.
+
+    Attributes:
+        photo, mask, camera, ood_mask: files; of the camera also a folder.
+        edits: laid over one another in this order.
+        name: the photo's file name where the user has it; None = that of `photo`.
+    """
+
+    photo: Path
+    mask: Path | None = None
+    camera: Path | None = None
+    ood_mask: Path | None = None
+    edits: tuple[Edit, ...] = ()
+    name: str | None = None
+
+    @property
+    def photo_name(self) -> str:
+        """The photo's file name where the user has it; camera files are searched for it."""
+        return self.name or self.photo.name
+
+    def read(self) -> dict[str, Any]:
+        """Read everything.
+
+        Returns:
+            photo uint8 ``[1,3,H,W]``; photo_mask ``[1,1,H,W]`` or None (the photo's alpha, uint8, stands in for a
+            missing mask);
+            photo_camera: one `Camera` or None; photo_ood_mask ``[1,1,h,w]`` or None; photo_edits: a tuple of
+            `LoadedEdit`.
+
+        Raises:
+            InputError: a file is missing, damaged or holds something else.
+        """
+        photo, alpha = read_bytes(self.photo)
+        mask = read_mask(self.mask) if self.mask else alpha
+        return {
+            "photo": photo,
+            "photo_mask": mask,
+            "photo_camera": self.read_camera(),
+            "photo_ood_mask": read_mask(self.ood_mask, any_extent=True) if self.ood_mask else None,
+            "photo_edits": tuple(edit.read() for edit in self.edits),
+        }
+
+    def read_camera(self) -> Camera | None:
+        """The photo's own camera: files with several are searched for the photo's name."""
+        if self.camera is None:
+            return None
+        camera = Camera.load(self.camera, image_name=self.photo_name)
+        if len(camera) != 1:
+            raise InputError(f"{self.camera}: holds {len(camera)} cameras without names; give a file with one")
+        return camera
+
+    def hashes(self) -> dict[str, str]:
+        """Content hash of each, by the stages' names."""
+        paths = (self.photo, self.mask, self.camera, self.ood_mask)
+        hashes = {name: file_hash(path) if path else "none" for name, path in zip(NAMES, paths)}
+        edits = [edit.content() for edit in self.edits]
+        return {**hashes, "photo_edits": value_hash(edits) if edits else "none"}
+
+
+def write_sources(folder: RunFolder, sources: PhotoSources) -> None:
+    """Copy what the user gave into a run; what is not given this time is gone."""
+    with folder.replacing_source() as temporary:
+        for kind in _FILES:
+            path: Path | None = getattr(sources, kind)
+            if path is not None:
+                shutil.copyfile(path, temporary / (kind + (path.suffix.lower() or ".image")))
+        camera = sources.read_camera()
+        if camera is not None:
+            camera.save(temporary / "camera.json", image_names=[sources.photo_name])
+        save_edits(sources.edits, temporary)
+        write_json(temporary / "names.json", {"photo": sources.photo_name})
+
+
+def open_sources(source: Path, first: Path) -> PhotoSources:
+    """A run's copies; an ``edit.png`` dropped beside the first stage's outputs lies on top of the other edits.
+
+    Args:
+        source: the folder that `write_sources` wrote; first: the first stage's.
+    """
+    given = _given(source)
+    edit, mask = _dropped(first)
+    return replace(given, edits=(*given.edits, Edit(edit, mask))) if edit else given
+
+
+def run_sources(folder: RunFolder) -> PhotoSources:
+    """`open_sources` of a run."""
+    return open_sources(folder.source, folder.first)
+
+
+def sources_with(folder: RunFolder, edits: Sequence[Edit], clear: bool = False, **paths: Path | None) -> PhotoSources:
+    """What `run_sources` will be after `update_sources` and `changed_edits`; nothing is written."""
+    given = _given(folder.source, with_edits=False) if clear else run_sources(folder)
+    given = replace(given, **{name: path for name, path in paths.items() if path is not None})
+    return replace(given, edits=given.edits + tuple(edits))
+
+
+def update_sources(folder: RunFolder, **paths: Path | None) -> None:
+    """Replace what is given (`mask`, `camera`, `ood_mask`) in a run that exists."""
+    given = {name: path for name, path in paths.items() if path is not None}
+    if given:
+        write_sources(folder, replace(_given(folder.source), **given))
+
+
+@contextmanager
+def changed_edits(folder: RunFolder, edits: Sequence[Edit], clear: bool = False) -> Iterator[None]:
+    """Put edits on top of the run's own, for good unless the block raises `PmvError`: then they are as before.
+
+    Args:
+        edits: what to add.
+        clear: take back all earlier ones first; a picture that was dropped into the first stage's folder is kept
+            there under another name.
+    """
+    if not edits and not clear:
+        yield
+        return
+    before = {path: path.read_bytes() for path in edit_files(folder.source)}
+    aside = [(path, _set_aside(path)) for path in _dropped(folder.first) if path] if clear else []
+    try:
+        given = _given(folder.source, with_edits=not clear)
+        write_sources(folder, replace(given, edits=given.edits + tuple(edits)))
+        yield
+    except PmvError:
+        for path in edit_files(folder.source):
+            path.unlink()
+        for path, content in before.items():
+            path.write_bytes(content)
+        for path, other in aside:
+            other.rename(path)
+        raise
+
+
+def _given(source: Path, with_edits: bool = True) -> PhotoSources:
+    found: dict[str, Path] = {}
+    for kind in (*_FILES, "camera"):
+        if path := next(iter(sorted(source.glob(f"{kind}.*"))), None):
+            found[kind] = path
+    if "photo" not in found:
+        raise InputError(f"{source}: the photo is gone; start a new run")
+    name = read_json(source / "names.json")["photo"]
+    return PhotoSources(**found, edits=tuple(load_edits(source)) if with_edits else (), name=name)
+
+
+def _dropped(first: Path) -> tuple[Path | None, Path | None]:
+    """The ``edit.png`` and the ``paint_mask.png`` that a user put beside the first stage's outputs."""
+    dropped: list[Path | None] = []
+    for stem in ("edit", "paint_mask"):
+        found = sorted(first.glob(f"{stem}.*"))
+        found = [path for path in found if path.suffix.lower() in _IMAGE_SUFFIXES]
+        if len(found) > 1:
+            raise InputError(f"{found[0]} and {found[1].name}: keep only one of them")
+        dropped.append(found[0] if found else None)
+    edit, mask = dropped
+    if mask is not None and edit is None:
+        raise InputError(f"{mask}: lies there without an edit; add edit.png beside it")
+    return edit, mask
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename a user's file so that it is no longer found: ``edit.png`` → ``edit.png.cleared``."""
+    number, target = 1, path.with_name(path.name + ".cleared")
+    while target.exists():
+        number += 1
+        target = path.with_name(f"{path.name}.cleared-{number}")
+    return path.rename(target)
