@@ -43,7 +43,7 @@ with torch.no_grad():
         print(f"nearest point of the first head: {view.depth[solid].min():.2f} units from the camera")
 
     # The volume itself, at points of the world: y up, the face looks along +z.
-    points = torch.linspace(-0.4, 0.4, 9)[None, :, None] * torch.tensor([0.0, 0.0, 1.0])
+    points = 0.45 * spec.box * torch.linspace(-1, 1, 9)[None, :, None] * torch.tensor([0.0, 0.0, 1.0])
     density, _ = generator.density(points, planes[:1])
     print("density along z through the first head:", [f"{value:.1f}" for value in density.flatten().tolist()])
 

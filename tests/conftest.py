@@ -10,7 +10,7 @@ import torch
 
 from pmv.generators import EG3DConfig, EG3DGenerator, PanoHeadConfig, PanoHeadGenerator
 from pmv.generators.superresolution import SuperResolutionHead
-from tests.error_lines import UPDATE, ErrorLines
+from tests.error_lines import WRITE, ErrorLines
 
 # Tests work on tiny tensors: a second thread gains nothing there, and where another program holds its core, every step
 # waits for it.
@@ -22,13 +22,13 @@ SHARED = ROOT.parent / "shared"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write", action="store_true", help="write the files that tests compare with")
+    parser.addoption(WRITE, action="store_true", help="write the files that tests compare with (-n 0)")
 
 
 @pytest.fixture
 def write(request: pytest.FixtureRequest) -> bool:
     """True where the user asked to write what is compared, see `pytest_addoption`."""
-    return request.config.getoption("--write")
+    return request.config.getoption(WRITE)
 
 
 TINY = {
@@ -110,15 +110,11 @@ def tiny_generator() -> EG3DGenerator:
     return make_tiny_generator()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(UPDATE, action="store_true", help="write the lines that bad input is answered with (-n 0)")
-
-
 @pytest.fixture(scope="session")
 def _error_lines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ErrorLines]:
-    update = request.config.getoption(UPDATE)
+    update = request.config.getoption(WRITE)
     if update and hasattr(request.config, "workerinput"):
-        pytest.exit(f"{UPDATE} writes one file: run it with -n 0", returncode=4)
+        pytest.exit(f"{WRITE} writes one file: run it with -n 0", returncode=4)
     # below the base lies one folder for each test, "name0"
     folders = {re.escape(str(tmp_path_factory.getbasetemp())) + r"/[^/\s]+": "TMP", re.escape(str(ROOT)): "PMV"}
     lines = ErrorLines(folders, update)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 FILE = Path(__file__).with_name("error_messages.json")
-UPDATE = "--update-errors"
-MEND = f"if the new line is better: pytest -n 0 {UPDATE} FILE-OF-THE-TEST, and read the diff of {FILE.name}"
+WRITE = "--write"
+MEND = f"if the new line is better: pytest -n 0 {WRITE} FILE-OF-THE-TEST, and read the diff of {FILE.name}"
 _QUOTED = re.compile(r"(\([A-Z]\w+: |an image \().*?\)+(?=[;,.]|$)")
 """Another library's words: after the name of its error, and where a picture cannot be read."""
 

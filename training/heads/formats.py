@@ -92,6 +92,12 @@ def read_obj(path: Path) -> ObjMesh:
     )
 
 
+def read_obj_vertices(path: Path) -> NDArray:
+    """The vertices float64 [V,3] of an OBJ alone, an order faster than `read_obj`."""
+    rows = [line[2:] for line in _lines(path) if line.startswith("v ")]
+    return np.array(" ".join(rows).split(), dtype=np.float64).reshape(len(rows), -1)[:, :3]
+
+
 def read_target(path: Path) -> tuple[NDArray, NDArray]:
     """Read a morph: (vertex indices int [K], displacements float64 [K,3])."""
     rows = [line.split()[:4] for line in _lines(path) if line.strip() and not line.startswith("#")]
