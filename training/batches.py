@@ -106,9 +106,12 @@ class HeadStore:
         rgb = self.arrays["rgb"][head, view].flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
         alpha = self.arrays["alpha"][head, view].flatten(0, 1)[:, None].float() / 255
         depth = self.arrays["depth"][head, view].flatten(0, 1)[:, None].float() + DEPTH_ORIGIN
+        cameras = Camera.from_labels(self.arrays["cameras"][head, view].flatten(0, 1))
+        # without the gaps that views of the labels have: a copy of the batch must not be another shape to a compiler
+        cameras = Camera(cameras.cam2world.contiguous(), cameras.intrinsics.contiguous())
         return Batch(
             self.arrays["z"][head[:, 0]],
-            Camera.from_labels(self.arrays["cameras"][head, view].flatten(0, 1)),
+            cameras,
             rgb * alpha,
             alpha,
             torch.where(depth.isfinite(), depth, torch.nan),

@@ -41,7 +41,8 @@ def save(trainer: Trainer, folder: Path, z_names: list[str]) -> None:
             save_file(content, temporary)
     shares = None if trainer.shares is None else trainer.shares.tolist()
     counters = {name: getattr(trainer, name) for name in COUNTERS if name not in ("elapsed", "fresh_at")}
-    description = {"format": FORMAT, "config": asdict(trainer.config), "z_names": z_names, "shares": shares, **counters}
+    description = {"format": FORMAT, "config": asdict(trainer.config), "shares": shares, **counters}
+    description |= {"generator": trainer.average.config.to_json(), "z_names": z_names}
     write_json(folder / "state.json", description)
 
 
