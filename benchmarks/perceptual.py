@@ -1,18 +1,20 @@
-"""Does pmv's own perceptual network find better heads than random features, or than none?
+"""Does a trained perceptual network find better heads than random features, or than none?
 
 Held-out synthetic heads (never trained on) are fitted from their true front view alone, with the true camera, as the
-stage `latent` does (and, with --tune, `coarse`), with three losses: squared difference alone ("l2"), with
-lpips-random-squeeze ("random"), and with a network that `pmv.training.perceptual` trained ("heads"). What counts is how
-the fitted head looks from sides that were not seen: ±30° and ±60°, against the true views:
+stage `latent` does (and, with --tune, `coarse`), with several losses, one --loss each: squared difference alone ("l2"),
+or with a perceptual distance: lpips-random-squeeze ("random"), any other name of `pmv.fitting.perceptual`, or a file
+that `pmv.training.perceptual` or `pmv.training.efficientnet` wrote. What counts is how the fitted head looks from sides
+that were not seen: ±30° and ±60°, against the true views:
 
 - PSNR (dB) and SSIM inside the true silhouette;
 - edges: mean L1 distance of the pictures' finite differences at three scales inside it (blur and displaced edges);
 - IoU of the silhouettes; depth: mean absolute z-depth error where both are solid, 0.001 world units.
 
 Fairness: all fits start alike and take equal steps. A perceptual term gets the weight at which its gradient in the
-latent has the norm of the squared difference's where the fits start (geometric mean over the heads), times --share; l2
-alone gets twice the weight, so that data and priors are balanced alike. Norms at the picture would say little: most of
-a perceptual gradient there is fine grain that no latent can follow.
+latent has the norm of the squared difference's where the fits start (geometric mean over the heads), times a share: 1,
+or what follows the loss's name, as in "efficientnet:0.5". l2 alone gets twice the weight, so that data and priors are
+balanced alike. Norms at the picture would say little: most of a perceptual gradient there is fine grain that no latent
+can follow.
 
 Finished fits lie in --work and are not run again, unless generator, weights or settings are others.
 """
@@ -36,10 +38,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pmv.errors import PmvError
 from pmv.files.artifacts import file_hash, value_hash, write_json
 from pmv.fitting.losses import masked_l2, masked_mean
 from pmv.fitting.metrics import psnr, ssim
-from pmv.fitting.perceptual import PerceptualLoss, load_perceptual
+from pmv.fitting.perceptual import PerceptualLoss, identity, load_perceptual
 from pmv.generators import load_generator, resolve_generator
 from pmv.generators.views import render_views
 from pmv.geometry.camera import Camera
@@ -56,7 +59,9 @@ OUT = Path(__file__).resolve().parent / "results" / "perceptual.json"
 ANGLES = (0, 30, -30, 60, -60)
 """Degrees of yaw of the true views; the first is fitted."""
 GROUPS = {"front": (0,), "±30°": (1, 2), "±60°": (3, 4)}
-LOSSES = ("l2", "random", "heads")
+LOSSES = ("l2", "random", "efficientnet")
+BASELINES = ("l2", "random")
+"""Losses that the others are compared with."""
 RANDOM = "lpips-random-squeeze"
 METRICS = {"psnr": "PSNR", "ssim": "SSIM", "edges": "edges", "iou": "IoU", "depth": "depth"}
 LOWER = ("edges", "depth")
@@ -64,12 +69,45 @@ LOWER = ("edges", "depth")
 
 
 @dataclass(frozen=True)
+class Loss:
+    """One column of the comparison.
+
+    Attributes:
+        label: of the tables. network: name or file of the perceptual distance, "" = none. share: see the module's text.
+    """
+
+    label: str
+    network: str
+    share: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Loss":
+        """From "l2", "random", a name of `NAMES` or a .safetensors file, with ":SHARE" after it or without.
+
+        Raises:
+            click.BadParameter: a share that is no positive number, or an unknown distance.
+        """
+        name, _, number = text.partition(":")
+        try:
+            share = float(number or 1.0)
+            network = {"l2": "", "random": RANDOM}.get(name, name)
+            if network:
+                identity(network)
+        except (ValueError, PmvError) as error:
+            raise click.BadParameter(f"{text}: {error}") from error
+        if not 0 < share < math.inf:
+            raise click.BadParameter(f"{text}: the share must be positive")
+        label = Path(name).stem if name.endswith(".safetensors") else name
+        return cls(f"{label} × {share:g}" if number else label, network, share)
+
+
+@dataclass(frozen=True)
 class Fit:
     """One fit: everything that its result depends on.
 
     Attributes:
-        generator: name or file. network: file of its weights, "" for other losses. truth: folder of the true views.
-        slot: the head. loss: one of `LOSSES`. perceptual_weight, l2_weight: of the loss.
+        generator: name or file. network: name or file of the perceptual distance, "" = none. truth: folder of the true
+            views. slot: the head. perceptual_weight, l2_weight: of the loss.
         steps, learning_rate: of the latent stage. tune: steps of the coarse stage.
     """
 
@@ -77,7 +115,6 @@ class Fit:
     network: str
     truth: str
     slot: int
-    loss: str
     perceptual_weight: float
     l2_weight: float
     steps: int
@@ -86,9 +123,9 @@ class Fit:
 
     def key(self) -> str:
         """Names its result."""
-        files = [file_hash(file) for file in (resolve_generator(self.generator), self.network) if file]
+        content = [file_hash(resolve_generator(self.generator)), identity(self.network) if self.network else ""]
         rest = asdict(replace(self, truth="", generator="", network=""))
-        return f"{self.loss}-{self.slot}-{value_hash([files, rest])[:16]}"
+        return f"{Path(self.network or 'l2').stem}-{self.slot}-{value_hash([content, rest])[:16]}"
 
 
 def true_views(makehuman: Path, folder: Path, heads: int, workers: int) -> HeadPack:
@@ -112,11 +149,9 @@ def truth_of(pack: HeadPack, slot: int) -> Batch:
     return store.batch(torch.tensor([slot]), torch.arange(len(ANGLES))[None])
 
 
-def distance_of(loss: str, network: str | Path) -> PerceptualLoss | None:
-    """The perceptual distance of a loss; None for l2."""
-    if loss == "l2":
-        return None
-    return load_perceptual(RANDOM if loss == "random" else str(network))
+def distance_of(network: str) -> PerceptualLoss | None:
+    """The perceptual distance of a loss; None for l2, whose network is ""."""
+    return load_perceptual(network) if network else None
 
 
 def balance(distance: PerceptualLoss, w: Tensor, image: Tensor, truths: Tensor) -> float:
@@ -135,7 +170,7 @@ def run_fit(fit: Fit, work: Path) -> None:
     """Fits and leaves the metrics (.json) and the views (.npz) in `work`."""
     generator = load_generator(fit.generator)
     batch = truth_of(HeadPack(Path(fit.truth)), fit.slot)
-    distance = distance_of(fit.loss, fit.network)
+    distance = distance_of(fit.network)
 
     def perceptual(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
         return a.new_zeros(len(a)) if distance is None else distance(a, b, mask)
@@ -190,23 +225,25 @@ def measure(image: Tensor, alpha: Tensor, depth: Tensor, truth: Batch) -> dict[s
     return {name: [round(float(v), 5) for v in values] for name, values in rows.items()}
 
 
-def cost(losses: Iterable[str], network: Path | str, rounds: int = 10) -> dict[str, float]:
-    """Processor milliseconds of one distance with its gradient at 256², the least of several in turn."""
+def cost(networks: Iterable[str], rounds: int = 10) -> dict[str, float]:
+    """Processor milliseconds of one distance with its gradient at 256², the least of several in turn, for each
+    perceptual distance."""
     a, b = torch.rand(2, 1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
     image, mask = a.requires_grad_(True), torch.ones(1, 1, 256, 256)
     times: dict[str, float] = {}
-    distances = {loss: distance for loss in losses if (distance := distance_of(loss, network)) is not None}
+    distances = [load_perceptual(network) for network in dict.fromkeys(networks) if network]
     for _ in range(rounds):
-        for loss, distance in distances.items():
+        for distance in distances:
             started = time.process_time()
             distance(image, b, mask).sum().backward()
-            times[loss] = min(times.get(loss, math.inf), 1000 * (time.process_time() - started))
-    return {loss: round(value, 1) for loss, value in times.items()}
+            times[distance.name] = min(times.get(distance.name, math.inf), 1000 * (time.process_time() - started))
+    return {name: round(value, 1) for name, value in times.items()}
 
 
 def summary(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Means over heads for each loss and group of views; and "against": the paired differences of "heads" to the other
-    losses over all novel views, with their standard error and the heads on which it is better."""
+    """Means over heads for each loss and group of views; and "against": for each loss that is not in `BASELINES`, its
+    paired differences to those that are, over all novel views, with their standard error and the heads on which it is
+    better."""
     arrays = {
         loss: {name: np.array([row["views"][name] for row in rows]) for name in METRICS}
         for loss, rows in results.items()
@@ -219,12 +256,15 @@ def summary(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         for loss in arrays
     }
     against: dict[str, Any] = {}
-    for other in (loss for loss in arrays if loss != "heads" and "heads" in arrays):
-        against[other] = {}
-        for name in METRICS:
-            gain = (arrays["heads"][name] - arrays[other][name])[:, 1:].mean(1) * (-1 if name in LOWER else 1)
-            error = gain.std(ddof=1) / math.sqrt(len(gain)) if len(gain) > 1 else math.nan
-            against[other][name] = [round(float(gain.mean()), 4), round(float(error), 4), int((gain > 0).sum())]
+    for loss in arrays:
+        for other in BASELINES:
+            if loss in BASELINES or other not in arrays:
+                continue
+            rows = against.setdefault(loss, {}).setdefault(other, {})
+            for name in METRICS:
+                gain = (arrays[loss][name] - arrays[other][name])[:, 1:].mean(1) * (-1 if name in LOWER else 1)
+                error = gain.std(ddof=1) / math.sqrt(len(gain)) if len(gain) > 1 else math.nan
+                rows[name] = [round(float(gain.mean()), 4), round(float(error), 4), int((gain > 0).sum())]
     return {"means": means, "against": against}
 
 
@@ -238,9 +278,10 @@ def table(result: dict[str, Any], heads: int) -> str:
                 f"{row['psnr']:.2f} | {row['ssim']:.4f} | {row['edges']:.4f} | {row['iou']:.4f} | {row['depth']:.2f}"
             )
             lines.append(f"| {loss} | {group} | {cells} |")
-    for other, row in result["against"].items():
-        cells = [f"{gain:+.3f} ± {error:.3f} ({wins}/{heads})" for gain, error, wins in row.values()]
-        lines.append(f"| gain of heads on {other} | novel | {' | '.join(cells)} |")
+    for loss, others in result["against"].items():
+        for other, row in others.items():
+            cells = [f"{gain:+.3f} ± {error:.3f} ({wins}/{heads})" for gain, error, wins in row.values()]
+            lines.append(f"| gain of {loss} on {other} | novel | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -261,33 +302,28 @@ def sheet(work: Path, fits: dict[str, list[Fit]], path: Path) -> None:
 @click.command(help=(__doc__ or "").split("\n")[0])
 @click.option("--makehuman", required=True, type=click.Path(path_type=Path), help="A MakeHuman checkout.")
 @click.option("--work", required=True, type=click.Path(path_type=Path), help="Folder for views and fits; used again.")
-@click.option("--network", default="", metavar="FILE", help="What pmv.training.perceptual wrote; needed for heads.")
 @click.option("--generator", default="heads", show_default=True, help="Name or file.")
-@click.option("--loss", "losses", multiple=True, type=click.Choice(LOSSES), default=LOSSES, help="Only these.")
+@click.option("--loss", "losses", multiple=True, default=LOSSES, show_default=True, help="NAME, or NAME:SHARE.")
 @click.option("--heads", default=8, show_default=True, help="Held-out heads.")
 @click.option("--steps", default=50, show_default=True, help="Of each fit.")
 @click.option("--learning-rate", default=0.03, show_default=True, help="Of each fit.")
 @click.option("--tune", default=0, show_default=True, help="Steps of tuning after it.")
-@click.option("--share", default=1.0, show_default=True, help="Norm of the perceptual gradient, of the squared one's.")
 @click.option("--workers", default=os.cpu_count() or 2, show_default=True, help="Processes, of one thread each.")
 @click.option("--out", default=OUT, type=click.Path(path_type=Path), help="The JSON to write.")
 def main(
     makehuman: Path,
     work: Path,
-    network: str,
     generator: str,
     losses: tuple[str, ...],
     heads: int,
     steps: int,
     learning_rate: float,
     tune: int,
-    share: float,
     workers: int,
     out: Path,
 ) -> None:
     torch.set_num_threads(1)
-    if "heads" in losses and not network:
-        raise click.UsageError("give --network FILE, or only --loss l2 --loss random")
+    columns = [Loss.parse(text) for text in losses]
     work.mkdir(parents=True, exist_ok=True)
     truth = work / f"truth-{heads}"
     pack = true_views(makehuman, truth, heads, workers)
@@ -297,13 +333,16 @@ def main(
     camera = Camera.from_labels(torch.from_numpy(np.array(pack.cameras[0, :1])))
     start = model.render(model.planes(mean), mean, camera).image
     fits: dict[str, list[Fit]] = {}
-    for loss in losses:
-        distance = distance_of(loss, network)
-        weight = 0.0 if distance is None else share * balance(distance, mean, start, fronts)
-        own = network if loss == "heads" else ""
-        l2 = 1.0 + (share if distance is None else 0.0)
-        fits[loss] = [
-            Fit(generator, own, str(truth), slot, loss, weight, l2, steps, learning_rate, tune) for slot in range(heads)
+    balanced: dict[str, float] = {}
+    for column in columns:
+        name = column.network
+        if name not in balanced:
+            distance = distance_of(name)
+            balanced[name] = 0.0 if distance is None else balance(distance, mean, start, fronts)
+        l2 = 1.0 if name else 1.0 + column.share
+        weight = column.share * balanced[name]
+        fits[column.label] = [
+            Fit(generator, name, str(truth), slot, weight, l2, steps, learning_rate, tune) for slot in range(heads)
         ]
     wanted = [fit for slot in zip(*fits.values()) for fit in slot if not (work / f"{fit.key()}.json").exists()]
     print(f"{len(wanted)} fits to run", flush=True)
@@ -312,17 +351,17 @@ def main(
             assert done is None
     results = {loss: [json.loads((work / f"{f.key()}.json").read_text()) for f in rows] for loss, rows in fits.items()}
     result = summary(results)
-    result["milliseconds"] = cost(losses, network)
+    result["milliseconds"] = cost(column.network for column in columns)
     about = {
         "heads": heads,
         "steps": steps,
         "learning_rate": learning_rate,
         "tune": tune,
-        "share": share,
+        "shares": {column.label: column.share for column in columns},
         "perceptual_weights": {loss: round(rows[0].perceptual_weight, 5) for loss, rows in fits.items()},
         "seconds_a_fit": {loss: float(np.median([row["seconds"] for row in rows])) for loss, rows in results.items()},
         "generator": file_hash(resolve_generator(generator)),
-        "network": file_hash(network) if "heads" in losses else None,
+        "networks": {column.label: identity(column.network) for column in columns if column.network},
         "machine": {
             "platform": platform.platform(),
             "cores": os.cpu_count(),

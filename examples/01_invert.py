@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 import pmv
-from pmv.apps.invert import Request
 from pmv.pictures.images import to_uint8, write_png
 from pmv.pictures.sheets import tile
 
@@ -36,7 +35,7 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 # A request is what a user asks for besides photo and folder. Settings are those of configs/base.yaml, as texts like on
 # the command line; they lie over the presets, and the presets over the base.
-request = Request(
+request = pmv.Request(
     presets=[given.preset],
     settings=[f"run.generator={given.generator}", "run.seed=0"],
     camera=camera,

@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 
 import pmv
-from pmv.apps.invert import Request
 from pmv.pictures.images import to_uint8, write_png
 from pmv.pictures.sheets import tile
 from pmv.pipeline.folder import RunFolder
@@ -41,7 +40,7 @@ for number, share in enumerate(from_photo.tolist()):
 
 # Another width of the seam, and only what depends on it: `inpaint` runs again, whatever came before it is kept. Without
 # `until`, tuning and evaluation would follow.
-pmv.invert(Request(settings=["inpaint.feather=0.08"], until="inpaint"), resume=run)
+pmv.invert(pmv.Request(settings=["inpaint.feather=0.08"], until="inpaint"), resume=run)
 stages = json.loads((run / "run.json").read_text())["stages"]
 print("ran again:", ", ".join(name for name, stage in stages.items() if stage["ran"]))
 
@@ -54,5 +53,5 @@ print(f"{sheet}: a pseudo-view before and after")
 # Back to the setting of before. Results are compared by content: `inpaint` gives the same bytes as at first, so nothing
 # after it has to run.
 earlier = folder.record(stage_named("evaluate"))
-pmv.invert(Request(settings=["inpaint.feather=0.02"]), resume=run)
+pmv.invert(pmv.Request(settings=["inpaint.feather=0.02"]), resume=run)
 assert folder.record(stage_named("evaluate")) == earlier

@@ -12,7 +12,6 @@ import torch
 from PIL import Image, ImageDraw
 
 import pmv
-from pmv.apps.invert import Request
 from pmv.pictures.images import to_uint8, write_png
 from pmv.pictures.overlay import Placement
 from pmv.pictures.sheets import tile
@@ -50,7 +49,7 @@ def sides() -> list:
 before = sides()
 # The edit is carried to the pseudo-views along the coarse geometry and put into the finished head by `retune`;
 # everything else is held as it is. Geometry and tuning of the unedited head do not run again.
-pmv.invert(Request(edits=[edit], clear_edits=True), resume=run)
+pmv.invert(pmv.Request(edits=[edit], clear_edits=True), resume=run)
 
 sheet = run.parent / "03_edited.png"
 write_png(sheet, tile(before + sides(), ["before", "", "with the logo", "+25°"], columns=2))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pmv.apps.invert import invert
+    from pmv.apps.invert import Request, invert
     from pmv.errors import PmvError
     from pmv.generators import load_generator
     from pmv.geometry.camera import Camera
@@ -24,12 +24,13 @@ _HOMES = {
     "Camera": "pmv.geometry.camera",
     "Inversion": "pmv.inversion",
     "PmvError": "pmv.errors",
+    "Request": "pmv.apps.invert",
     "invert": "pmv.apps.invert",
     "load_generator": "pmv.generators",
     "load_inversion": "pmv.inversion",
     "read_image": "pmv.pictures.images",
 }
-__all__ = ["Camera", "Inversion", "PmvError", "invert", "load_generator", "load_inversion", "read_image"]
+__all__ = ["Camera", "Inversion", "PmvError", "Request", "invert", "load_generator", "load_inversion", "read_image"]
 
 
 def __getattr__(name: str) -> Any:

@@ -173,67 +173,64 @@ def show_difference(image: Tensor, difference: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LatentTarget:
-    """What the input view should be.
+    """What the input view should be, and where latent and camera are expected.
 
     Attributes:
         image: [1,3,S,S].
         keep: [1,1,S,S], 1 where the generator can draw it; valid: [1,1,S,S], 0 in the photo's mirrored border.
         silhouette: [1,1,S,S] that alpha should be, None = the generator's alpha is none.
+        spread: standard deviation of w's entries.
+        reach: how much wider than configured the prior of the camera is, ≥ 1.
     """
 
     image: Tensor
     keep: Tensor
     valid: Tensor
     silhouette: Tensor | None
-
-
-@dataclass(frozen=True)
-class Shot:
-    """The camera as it is fitted: where it was said to be, and how far from there it has gone.
-
-    Attributes:
-        turn: [3] axis-angle vector in radians; shift: [3] world units; see `adjust_camera`.
-        reach: how much wider than configured the prior is, ≥ 1.
-    """
-
-    turn: Tensor
-    shift: Tensor
+    spread: float
     reach: float = 1.0
 
 
+@dataclass(frozen=True)
+class Guess:
+    """What is fitted, as it is now.
+
+    Attributes:
+        w: [1,num_ws,w_dim], without the noise that a step adds to it.
+        noise: maps by name.
+        turn: [3] axis-angle vector in radians; shift: [3] world units: the camera's way so far, see `adjust_camera`.
+    """
+
+    w: Tensor
+    noise: Mapping[str, Tensor]
+    turn: Tensor
+    shift: Tensor
+
+
 def latent_losses(
-    out: Render,
-    w: Tensor,
-    spread: float,
-    noise: Mapping[str, Tensor],
-    shot: Shot,
-    target: LatentTarget,
-    config: LatentConfig,
-    perceptual: Perceptual,
+    out: Render, guess: Guess, target: LatentTarget, config: LatentConfig, perceptual: Perceptual
 ) -> dict[str, Tensor]:
     """The weighted terms of one step, scalars; which there are depends on the config and on the target.
 
     Args:
         out: the input view.
-        w: [1,num_ws,w_dim] without the noise that was added to it; spread: standard deviation of w's entries.
-        noise: the noise maps; shot: the camera's way so far.
     """
     size = target.image.shape[-1]
     view = resize(out.image, size)
     losses = {
         "l2": config.l2_weight * masked_l2(view, target.image, target.keep).mean(),
         "perceptual": config.perceptual_weight * perceptual(view, target.image, target.keep).mean(),
-        "w_distance": config.w_distance_weight * w_distance(w).mean() / spread**2,
+        "w_distance": config.w_distance_weight * w_distance(guess.w).mean() / target.spread**2,
     }
     if target.silhouette is not None and config.alpha_weight:
         alpha = resize(out.alpha, size)
         losses["alpha"] = config.alpha_weight * masked_l2(alpha, target.silhouette, target.valid).mean()
     if config.optimise_noise:
-        losses["noise"] = config.noise_weight * noise_regulariser(noise.values())
+        losses["noise"] = config.noise_weight * noise_regulariser(guess.noise.values())
     if config.camera_rate:
         # an uncertain camera may go further; the penalty is that of a wider Gaussian
-        angle = shot.turn.square().sum() / (shot.reach * config.camera_prior_degrees * torch.pi / 180) ** 2
-        moved = shot.shift.square().sum() / (shot.reach * config.camera_prior_shift) ** 2
+        angle = guess.turn.square().sum() / (target.reach * config.camera_prior_degrees * torch.pi / 180) ** 2
+        moved = guess.shift.square().sum() / (target.reach * config.camera_prior_shift) ** 2
         losses["camera"] = config.camera_weight * (angle + moved)
     return losses
 
@@ -243,7 +240,7 @@ class _Fit:
 
     Attributes:
         shared, rows: [1,1,w_dim] and [1,num_ws,w_dim], what is added to the mean latent; noise: maps by name; turn,
-            shift: see `Shot`; target: what the view should be.
+            shift: see `Guess`; target: what the view should be.
     """
 
     def __init__(self, inputs: LatentInputs, config: LatentConfig, context: Context) -> None:
@@ -272,8 +269,9 @@ class _Fit:
             (1.0 - self.difference) * valid,
             valid,
             inputs.foreground if self.spec.has_alpha else None,
+            self.spread,
+            1.0 + config.camera_prior_widen * (1.0 - inputs.camera_confidence),
         )
-        self.reach = 1.0 + config.camera_prior_widen * (1.0 - inputs.camera_confidence)
         self.view = inputs.original
 
     def groups(self) -> list[Group]:
@@ -303,8 +301,8 @@ class _Fit:
         jitter = torch.randn(w.shape, generator=self.context.rng).to(w) * (self.spread * config.w_noise * fade)
         out = self.generator.render(self.generator.planes(w + jitter, self.noise), w + jitter, self.camera)
         self.view = out.image.detach()
-        shot = Shot(self.turn, self.shift, self.reach)
-        return latent_losses(out, w, self.spread, self.noise, shot, self.target, config, self.context.perceptual)
+        guess = Guess(w, self.noise, self.turn, self.shift)
+        return latent_losses(out, guess, self.target, config, self.context.perceptual)
 
     @torch.no_grad()
     def after(self, step: int) -> None:

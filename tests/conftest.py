@@ -31,6 +31,20 @@ def write(request: pytest.FixtureRequest) -> bool:
     return request.config.getoption(WRITE)
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Where a test computes; "cuda" only with ``-m gpu``."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    return torch.device(request.param)
+
+
+@pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    """What a test computes in."""
+    return request.param
+
+
 TINY = {
     "z_dim": 16,
     "w_dim": 32,

@@ -22,13 +22,12 @@ from torch import Tensor, nn
 
 from pmv.errors import AssetsError, InputError
 from pmv.files.artifacts import file_hash, read_json, save_tensors
-from pmv.fitting.losses import masked_mean
+from pmv.fitting.features import feature_distance, level_distances, unit_length
 
 SLOPE = 0.1
 """Of the leaky ReLU between convolutions."""
 SOFTNESS = 0.01
-"""Added to a feature vector's mean square before its length is made 1, so that a pixel with next to no features does
-not turn rounding into a direction. The mean square is 1 over the training pictures."""
+"""See `pmv.fitting.features.unit_length`. The mean square is 1 over the training pictures."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +88,14 @@ class HeadsFeatures(nn.Module):
         for layer, end in zip(self.convolutions, self.ends):
             x = layer(x)
             if end:
-                levels.append(x * (x.square().mean(1, keepdim=True) + SOFTNESS).mul(x.shape[1]).rsqrt())
+                levels.append(unit_length(x, SOFTNESS))
             x = F.leaky_relu(x, SLOPE)
         return levels
 
     def levels(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
         """Unweighted distance of images [N,3,H,W] in [-1,1] at each level: [N,levels], each in [0,4]. For the mask
         see `forward`."""
-        rows = []
-        for f, g in zip(self.features(a), self.features(b)):
-            inside = None if mask is None else F.adaptive_avg_pool2d(mask, (f.shape[-2], f.shape[-1]))
-            rows.append(masked_mean((f - g).square().sum(1, keepdim=True), inside))
-        return torch.stack(rows, 1)
+        return level_distances(self.features(a), self.features(b), mask)
 
     def forward(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
         """Distance of images [N,3,H,W] in [-1,1]: [N].
@@ -108,7 +103,7 @@ class HeadsFeatures(nn.Module):
         A mask [N,1,H,W] in [0,1] weights the pixels of every level by the part of them that it covers; an empty one
         gives 0.
         """
-        return self.levels(a, b, mask) @ self.level_weights
+        return feature_distance(self.features(a), self.features(b), self.level_weights, mask)
 
 
 def save_heads_features(network: HeadsFeatures, path: Path, notes: dict) -> None:

@@ -1,5 +1,6 @@
-"""Perceptual distances by name: the package `lpips`, with its trained weights or with seeded random ones; or by file, a
-network that `training/perceptual.py` trained on synthetic heads (`pmv/fitting/heads_features.py`).
+"""Perceptual distances by name: the package `lpips`, with its trained weights or with seeded random ones;
+"efficientnet", which ships with pmv (`pmv/fitting/efficientnet.py`); or by file, a network that
+`training/perceptual.py` trained on synthetic heads (`pmv/fitting/heads_features.py`).
 
 The trained variants ("lpips-alex", "lpips-vgg", "lpips-squeeze") need backbone weights that torchvision
 downloads once. The "lpips-random-…" variants need no file: the same architecture, He-initialised from a fixed
@@ -9,6 +10,9 @@ knows nothing of human judgement, and **its numbers are no LPIPS numbers**: wher
 reported under its full name. Of the random ones squeeze is the one to take: at 256 px a step costs 105 ms of one
 CPU core (alex 83, vgg 1312), and its gradient restores a blurred photo without the grain that alex's stride of 4 leaves
 (100 Adam steps on the pixels of a 128 px portrait: 23.2 dB and SSIM 0.80, alex 20.5 and 0.52, start 18.0 and 0.62).
+
+"efficientnet" knows natural pictures, though no human judgement; its numbers too are no LPIPS numbers. Heads fitted
+with it are nearer to the truth from other sides than with random weights (benchmarks/README.md).
 """
 
 import math
@@ -22,6 +26,7 @@ from torch import Tensor, nn
 
 from pmv.errors import AssetsError, PmvError
 from pmv.files.artifacts import file_hash
+from pmv.fitting.efficientnet import is_efficientnet, load_efficientnet
 from pmv.fitting.heads_features import load_heads_features
 from pmv.fitting.losses import masked_mean
 
@@ -30,7 +35,8 @@ BACKBONES = {  # torchvision's file in the torch cache
     "squeeze": "squeezenet1_1-b8a52dc0.pth",
     "vgg": "vgg16-397923af.pth",
 }
-NAMES = tuple(f"lpips-{kind}{net}" for kind in ("", "random-") for net in BACKBONES)
+EFFICIENTNET = "efficientnet"
+NAMES = (*(f"lpips-{kind}{net}" for kind in ("", "random-") for net in BACKBONES), EFFICIENTNET)
 _SEED = 0
 _SMALLEST = 32
 
@@ -93,11 +99,11 @@ class _Lpips(nn.Module):
 
 
 def load_perceptual(name: str, device: torch.device | str = "cpu") -> PerceptualLoss:
-    """The perceptual distance called `name` (one of `NAMES`, or the path of weights that `training/perceptual.py`
-    wrote), frozen, on a device. The global random state is left alone.
+    """The perceptual distance called `name` (one of `NAMES`, or the path of weights that `training/perceptual.py` or
+    `training/efficientnet.py` wrote), frozen, on a device. The global random state is left alone.
 
-    A distance from a file is called "heads-features-" and the first digits of its sha256, because distances of
-    different weights cannot be compared.
+    A distance from a file is called "heads-features-" or "efficientnet-" and the first digits of its sha256, because
+    distances of different weights cannot be compared.
 
     Raises:
         PmvError: unknown name.
@@ -106,8 +112,14 @@ def load_perceptual(name: str, device: torch.device | str = "cpu") -> Perceptual
     """
     content = identity(name)
     if content != name:
-        network = load_heads_features(Path(name))
-        return PerceptualLoss(f"heads-features-{content[:8]}", network).eval().to(device)
+        path = Path(name)
+        if is_efficientnet(path):
+            kind, network = EFFICIENTNET, load_efficientnet(path)
+        else:
+            kind, network = "heads-features", load_heads_features(path)
+        return PerceptualLoss(f"{kind}-{content[:8]}", network).eval().to(device)
+    if name == EFFICIENTNET:
+        return PerceptualLoss(name, load_efficientnet()).eval().to(device)
     net, random = name.rsplit("-", 1)[-1], "-random-" in name
     # importing lpips takes torchvision along, seconds that only this function should cost
     from lpips import LPIPS

@@ -26,8 +26,9 @@ class RunConfig:
         seed: seed of every random number that the run draws.
         device: "cpu", "cuda", or "auto" (cuda where there is one).
         perceptual: perceptual distance: lpips-alex, lpips-vgg, lpips-squeeze (weights from the torch cache or
-            downloaded once), or lpips-random-alex, -vgg, -squeeze (random weights, need no file; their numbers are not
-            LPIPS numbers), or the path of a heads.safetensors that training.perceptual wrote, its .json beside it.
+            downloaded once), or efficientnet (trained on ImageNet, ships with pmv), or lpips-random-alex, -vgg,
+            -squeeze (random weights, need no file; their numbers are not LPIPS numbers), or the path of a
+            heads.safetensors that training.perceptual wrote, its .json beside it.
     """
 
     generator: str

@@ -1,9 +1,10 @@
 """The benchmark of perceptual distances: what its figures mean."""
 
+import click
 import pytest
 import torch
 
-from benchmarks.perceptual import ANGLES, METRICS, Fit, balance, measure, summary, table
+from benchmarks.perceptual import ANGLES, METRICS, RANDOM, Fit, Loss, balance, measure, summary, table
 from pmv.fitting.losses import masked_l2, masked_mean
 from pmv.geometry.camera import Camera
 from pmv.training.batches import Batch
@@ -54,21 +55,33 @@ def test_summary_counts_gains_in_the_right_direction():
     results = {"l2": [row(), row()], "random": [row(), row()], "heads": better}
     result = summary(results)
     assert result["means"]["heads"]["±60°"]["psnr"] == 2.5 and result["means"]["l2"]["front"]["depth"] == 1.0
-    gain, error, wins = result["against"]["l2"]["psnr"]
+    assert result["against"].keys() == {"heads"}
+    against = result["against"]["heads"]
+    gain, error, wins = against["l2"]["psnr"]
     assert (gain, wins) == (1.5, 2) and error == pytest.approx(0.5)
-    assert result["against"]["random"]["depth"][0] == pytest.approx(0.3)
-    assert result["against"]["random"]["ssim"] == [0.0, 0.0, 0]
+    assert against["random"]["depth"][0] == pytest.approx(0.3)
+    assert against["random"]["ssim"] == [0.0, 0.0, 0]
     assert "| gain of heads on l2 | novel | +1.500 ± 0.500 (2/2)" in table(result, 2)
 
 
 def test_a_fits_name_depends_on_what_it_does_and_not_on_where_files_lie(tmp_path):
-    fit = Fit("heads", "", "a", 0, "l2", 0.0, 2.0, 10, 0.03, 0)
-    assert fit.key() == Fit("heads", "", "b", 0, "l2", 0.0, 2.0, 10, 0.03, 0).key()
-    assert fit.key() != Fit("heads", "", "a", 0, "l2", 0.0, 2.0, 11, 0.03, 0).key()
+    fit = Fit("heads", "", "a", 0, 0.0, 2.0, 10, 0.03, 0)
+    assert fit.key() == Fit("heads", "", "b", 0, 0.0, 2.0, 10, 0.03, 0).key()
+    assert fit.key() != Fit("heads", "", "a", 0, 0.0, 2.0, 11, 0.03, 0).key()
+    assert fit.key() != Fit("heads", "efficientnet", "a", 0, 0.0, 2.0, 10, 0.03, 0).key()
     names = []
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
-        weights = tmp_path / folder / "w"
+        weights = tmp_path / folder / "w.safetensors"
         weights.write_bytes(b"same")
-        names.append(Fit("heads", str(weights), "a", 0, "heads", 1.0, 1.0, 10, 0.03, 0).key())
+        names.append(Fit("heads", str(weights), "a", 0, 1.0, 1.0, 10, 0.03, 0).key())
     assert names[0] == names[1]
+
+
+def test_losses_are_named_with_their_share():
+    assert Loss.parse("l2") == Loss("l2", "", 1.0)
+    assert Loss.parse("random:0.5") == Loss("random × 0.5", RANDOM, 0.5)
+    assert Loss.parse("efficientnet") == Loss("efficientnet", "efficientnet", 1.0)
+    for wrong in ("nothing", "random:none", "random:-1", "missing.safetensors"):
+        with pytest.raises(click.BadParameter, match=wrong):
+            Loss.parse(wrong)

@@ -9,7 +9,7 @@ from pmv.fitting.losses import masked_l2
 from pmv.generators.base import Render
 from pmv.geometry.camera import Camera
 from pmv.stages.coarse import CoarseConfig, coarse_losses
-from pmv.stages.latent import LatentConfig, LatentTarget, Shot, latent_losses
+from pmv.stages.latent import Guess, LatentConfig, LatentTarget, latent_losses
 from pmv.stages.retune import RetuneConfig, RetuneTargets, retune_losses
 from pmv.stages.tune import TuneConfig, TuneTargets, tune_losses
 
@@ -97,20 +97,19 @@ def test_retune_asks_for_the_edit_here_and_for_the_rest_there():
 
 def test_latent_prior_of_the_camera_widens_with_doubt_and_hidden_pixels_count_nothing():
     out, config = seen(1), LatentConfig()
-    w = torch.randn(1, 4, 8)
-    target = LatentTarget(out.image, ONES, ONES, ONES)
-    shot = Shot(torch.tensor([0.1, 0.0, 0.0]), torch.zeros(3))
+    target = LatentTarget(out.image, ONES, ONES, ONES, 1.0)
+    guess = Guess(torch.randn(1, 4, 8), {"a": torch.randn(8, 8)}, torch.tensor([0.1, 0.0, 0.0]), torch.zeros(3))
 
-    def terms(target: LatentTarget, shot: Shot = shot, config: LatentConfig = config) -> dict[str, float]:
-        return values(latent_losses(out, w, 1.0, {"a": torch.randn(8, 8)}, shot, target, config, masked_l2))
+    def terms(target: LatentTarget, config: LatentConfig = config) -> dict[str, float]:
+        return values(latent_losses(out, guess, target, config, masked_l2))
 
     sure = terms(target)
     assert set(sure) == {"l2", "perceptual", "w_distance", "alpha", "camera"} and sure["l2"] == 0
-    assert terms(target, replace(shot, reach=2.0))["camera"] == pytest.approx(sure["camera"] / 4)
-    assert "alpha" not in terms(replace(target, silhouette=None)) and "noise" in terms(
-        target, config=replace(config, optimise_noise=True)
-    )
-    assert "camera" not in terms(target, config=replace(config, camera_rate=0.0))
+    assert terms(replace(target, reach=2.0))["camera"] == pytest.approx(sure["camera"] / 4)
+    assert terms(replace(target, spread=2.0))["w_distance"] == pytest.approx(sure["w_distance"] / 4)
+    assert "alpha" not in terms(replace(target, silhouette=None))
+    assert "noise" in terms(target, replace(config, optimise_noise=True))
+    assert "camera" not in terms(target, replace(config, camera_rate=0.0))
     hidden = torch.zeros_like(ONES)
     hidden[..., 4:8] = 1
     other = replace(target, image=out.image + hidden, keep=1 - hidden)

@@ -25,8 +25,8 @@ _HAIR_RAMP = np.array(
         [0.15, 0.11, 0.09],
         [0.25, 0.16, 0.10],
         [0.42, 0.29, 0.18],
-        [0.64, 0.50, 0.33],
-        [0.78, 0.67, 0.49],
+        [0.66, 0.50, 0.34],
+        [0.80, 0.67, 0.50],
     ]
 )
 _DYES = np.array(
@@ -153,8 +153,9 @@ def material(parameters: HeadParameters) -> dict[str, NDArray | float]:
         "bald": float(parameters.hairstyle == "none"),
         "bald_shadow": min(1.0, 1.4 * get("hair/length")),
         "fur_hair": float(parameters.hairstyle == "none"),
-        "curly": max(look.curly, get("locks/curl")),
-        "wave": get("locks/wave") * (1.0 if look.trim else 0.35),
+        # long hair turns wavy rather than into a sponge
+        "curly": max(look.curly, get("locks/curl") * (0.3 if look.trim else 1.0)),
+        "wave": max(get("locks/wave"), get("locks/curl")) if look.trim else 0.35 * get("locks/wave"),
         "receding": get("locks/receding"),
         "hat_low": low,
         "hat_high": high,

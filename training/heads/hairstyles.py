@@ -140,7 +140,7 @@ def scalp_distance(rest: NDArray) -> NDArray:
     outside); the shaders' scalp_hair without its noise."""
     x, y, z = rest.T
     line = y + 1.2 * np.maximum(0.0, 1.05 - z) - 7.95
-    sideburn = np.minimum(0.10 - np.abs(z - 0.74), np.minimum(y - 7.02, 7.6 - y))
+    sideburn = np.minimum(0.14 - np.abs(z - 0.70), np.minimum(y - 7.02, 8.0 - y))
     grown = np.minimum(np.maximum(line, sideburn), y - 6.76 + 0.2 * np.maximum(0.0, z))
     from_ear = 0.3 * (np.hypot((y - 7.09) / 0.29, (z - 0.49) / 0.19) - 1.0)
     return np.where(np.abs(x) > 0.62, np.minimum(grown, from_ear), grown)

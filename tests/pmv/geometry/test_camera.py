@@ -9,6 +9,7 @@ import torch
 
 from pmv.errors import InputError
 from pmv.geometry.camera import Camera
+from pmv.pictures.images import pixel_grid
 
 
 def random_cameras(n: int = 5, seed: int = 0) -> Camera:
@@ -160,3 +161,70 @@ def test_a_turned_camera_keeps_its_roll_and_distance():
     moved = camera.turned(0.3, -0.05, (0.0, 0.0, 0.2))
     wanted = Camera.orbit(0.5, 0.05, 2.7, (0, 0, 0.2), roll=0.1)
     torch.testing.assert_close(moved.cam2world, wanted.cam2world, atol=1e-5, rtol=0)
+
+
+def tolerance(dtype: torch.dtype) -> dict[str, float]:
+    return {"atol": 1e-5 if dtype == torch.float32 else 1e-12, "rtol": 0.0}
+
+
+def rigid_cameras(dtype: torch.dtype, device: torch.device) -> Camera:
+    """`random_cameras`, whose rotations are only float32's (`orbit` computes so), made exact to `dtype`."""
+    camera = random_cameras().to(torch.float64)
+    u, _, v = torch.linalg.svd(camera.cam2world[:, :3, :3])
+    cam2world = camera.cam2world.clone()
+    cam2world[:, :3, :3] = u @ v
+    return Camera(cam2world, camera.intrinsics).to(device, dtype)
+
+
+def world_points(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """[5,7,3], in front of all of `random_cameras`."""
+    return (torch.rand(5, 7, 3, generator=torch.Generator().manual_seed(1)) - 0.5).to(device, dtype)
+
+
+def test_projecting_what_was_unprojected_gives_it_back(device: torch.device, dtype: torch.dtype):
+    camera = rigid_cameras(dtype, device)
+    depth = (2 + torch.rand(5, 1, 4, 6, generator=torch.Generator().manual_seed(2))).to(device, dtype)
+    uv, z = camera.project(camera.unproject(depth).flatten(1, 2))
+    assert uv.dtype == z.dtype == dtype and uv.device.type == device.type
+    torch.testing.assert_close(uv, pixel_grid(4, 6, depth).reshape(1, -1, 2).expand_as(uv), **tolerance(dtype))
+    torch.testing.assert_close(z, depth.flatten(1), **tolerance(dtype))
+
+
+def test_depth_is_the_third_coordinate_behind_the_inverse_matrix(device: torch.device, dtype: torch.dtype):
+    camera, points = rigid_cameras(dtype, device), world_points(dtype, device)
+    world2cam = torch.linalg.inv(camera.cam2world)
+    local = points @ world2cam[:, :3, :3].transpose(1, 2) + world2cam[:, None, :3, 3]
+    uv, z = camera.project(points)
+    torch.testing.assert_close(z, local[..., 2], **tolerance(dtype))
+    seen = (local @ camera.intrinsics.transpose(1, 2))[..., :2] / local[..., 2:]
+    torch.testing.assert_close(uv, seen, **tolerance(dtype))
+
+
+def test_a_turn_is_undone_by_its_inverse(device: torch.device):
+    camera, pivot = random_cameras()[:1].to(device), (0.0, 0.1, 0.2)
+    back = camera.turned(0.3, 0.2, pivot).turned(-0.3, -0.2, pivot)
+    torch.testing.assert_close(back.cam2world, camera.cam2world, atol=1e-5, rtol=0)
+
+
+def test_a_mirrored_world_gives_the_mirrored_picture_and_twice_the_first(device: torch.device, dtype: torch.dtype):
+    """The camera of a mirrored photo: x of the world and x of the camera change their sign together."""
+    camera, points = rigid_cameras(dtype, device), world_points(dtype, device)
+    flip = torch.diag(points.new_tensor([-1.0, 1.0, 1.0, 1.0]))
+
+    def mirrored(one: Camera) -> Camera:
+        return Camera(flip @ one.cam2world @ flip, one.intrinsics)
+
+    uv, z = camera.project(points)
+    other, depth = mirrored(camera).validate("mirrored").project(points @ flip[:3, :3])
+    torch.testing.assert_close(other, torch.stack([1 - uv[..., 0], uv[..., 1]], -1), **tolerance(dtype))
+    torch.testing.assert_close(depth, z, **tolerance(dtype))
+    assert torch.equal(mirrored(mirrored(camera)).cam2world, camera.cam2world)
+
+
+def test_gradcheck_of_project_and_unproject():
+    camera = random_cameras(2).to(torch.float64)
+    points = world_points(torch.float64, torch.device("cpu"))[:2, :3].requires_grad_()
+    depth = (2 + torch.rand(2, 1, 2, 2, dtype=torch.float64)).requires_grad_()
+    matrices = (camera.cam2world.clone().requires_grad_(), camera.intrinsics.clone().requires_grad_())
+    assert torch.autograd.gradcheck(lambda c, k, p: Camera(c, k).project(p), (*matrices, points))
+    assert torch.autograd.gradcheck(lambda c, k, d: Camera(c, k).unproject(d), (*matrices, depth))

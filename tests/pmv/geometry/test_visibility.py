@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pmv.geometry.camera import Camera
-from pmv.geometry.scene import SeenFrom, surface_points
+from pmv.geometry.scene import SeenFrom, edge_step, surface_points
 from pmv.geometry.visibility import (
     Cuts,
     depth_agreement,
@@ -166,3 +166,43 @@ def test_a_marked_surface_is_found_from_any_side_and_nothing_behind_it():
     truth = ((views.unproject(depths)[..., 2] > 0.1)[:, None] & (alphas > 0)).float()
     assert seen.shape == truth.shape and (seen - truth).abs().mean() < 0.01
     assert truth[1].sum() > 200 and not seen[2].any()
+
+
+def test_gradcheck_of_the_depth_test_and_of_the_angle():
+    """Up to the points where the step begins and ends: it is flat on both sides of them."""
+    difference = torch.tensor([0.0, 0.004, 0.0051, 0.01, -0.0149, 0.02], dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda d: depth_agreement(d, 0.01), difference)
+    angles = torch.deg2rad(torch.tensor([60.0, 77.0, 79.0, 81.0, 84.0, 100.0], dtype=torch.float64))
+    normals = torch.stack([angles.sin(), 0 * angles, angles.cos()])[None, :, None]
+    points = torch.zeros(1, 1, 6, 3, dtype=torch.float64).requires_grad_()
+    position = torch.tensor([[0.0, 0.0, 2.7]], dtype=torch.float64).requires_grad_()
+    inputs = (points, normals.requires_grad_(), position)
+    assert ((facing(*inputs, 80.0) > 0.01) & (facing(*inputs, 80.0) < 0.99)).any()
+    assert torch.autograd.gradcheck(lambda *values: facing(*values, 80.0), inputs)
+
+
+def test_all_texels_are_trusted_where_nothing_else_is_said(dtype: torch.dtype, device: torch.device):
+    camera = INPUT.to(device, dtype)
+    _, depth, alpha = sphere_view(camera, 24)
+    points, normals, _ = surface_points(depth, alpha > 0, camera, 24)
+    values = []
+    for trusted in (None, torch.ones(1, 1, 48, 48), torch.zeros(1, 1, 48, 48)):
+        source = SeenFrom(camera, depth, alpha > 0, None if trusted is None else trusted.to(device))
+        values.append(visibility_confidence(points, normals, views=camera, source=source, cuts=Cuts(0.01, 70.0, 70.0)))
+    assert values[0].dtype == dtype and values[0].max() > 0.99
+    torch.testing.assert_close(values[0], values[1])
+    assert not values[2].any()
+
+
+def test_what_is_seen_is_checked_at_the_door():
+    _, depth, alpha = sphere_view(VIEWS, 8)
+    seen = SeenFrom(VIEWS, depth, alpha > 0, torch.rand(2, 1, 16, 16))
+    one = seen[1]
+    assert len(seen) == 2 and len(one) == len(one.camera) == 1
+    assert one.trusted is not None and seen.trusted is not None
+    assert torch.equal(one.depth, depth[1:]) and torch.equal(one.trusted, seen.trusted[1:])
+    assert seen.edge == edge_step(VIEWS, 8)
+    with pytest.raises(ValueError, match="1 cameras"):
+        SeenFrom(INPUT, depth, alpha > 0)
+    with pytest.raises(ValueError, match="bool"):
+        SeenFrom(VIEWS, depth, alpha)

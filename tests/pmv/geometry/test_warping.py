@@ -95,3 +95,11 @@ def test_gradcheck():
 def test_shapes_are_checked():
     with pytest.raises(ValueError, match=r"uv \[N,H,W,2\]"):
         sample_image(torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 2))
+
+
+def test_gradcheck_of_sampling():
+    rng = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 2, 5, 5, generator=rng, dtype=torch.float64).requires_grad_()
+    uv = (0.1 + 0.8 * torch.rand(2, 2, 2, 2, generator=rng, dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(sample_image, (image, uv))
+    assert torch.autograd.gradcheck(lambda place: texels_per_pixel(place, 8, 8), uv)

@@ -103,7 +103,7 @@ float hair_opacity(vec3 rest, vec4 extra, float shell, out float tone, out float
 // Where a scalp grows hair by itself, in [0,1]; also in hairstyles.scalp_distance.
 float scalp_hair(vec3 rest, float noise) {
     float line = rest.y + 1.2 * max(0.0, 1.05 - rest.z) - 7.95;
-    float sideburn = min(0.10 - abs(rest.z - 0.74), min(rest.y - 7.02, 7.6 - rest.y));
+    float sideburn = min(0.14 - abs(rest.z - 0.70), min(rest.y - 7.02, 8.0 - rest.y));
     float grown = min(max(line, sideburn), rest.y - 6.76 + 0.2 * max(0.0, rest.z)) + 0.10 * (noise - 0.5);
     vec2 from_ear = (rest.yz - vec2(7.09, 0.49)) / vec2(0.29, 0.19);
     grown = min(grown, 0.3 * (length(from_ear) - 1.0) + 2.0 * step(abs(rest.x), 0.62));
@@ -114,7 +114,7 @@ float scalp_hair(vec3 rest, float noise) {
 vec3 hair_colour(vec3 rest, float own) {
     float temples = 0.18 * smoothstep(0.45, 0.8, abs(rest.x)) * smoothstep(7.9, 7.3, rest.y);
     float share = grey + temples * smoothstep(0.05, 0.3, grey);
-    return mix(hair, grey_hair, smoothstep(-0.35, 0.35, share * 1.7 - 0.35 - own));
+    return mix(hair, grey_hair, mix(min(share, 1.0), smoothstep(-0.35, 0.35, share * 1.7 - 0.35 - own), 0.55));
 }
 
 float lip_mask(vec3 rest) {

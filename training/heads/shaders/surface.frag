@@ -31,19 +31,18 @@ vec3 ambient(vec3 n) {
     return max(vec3(0.03), mix(ground, sky, n.y * 0.5 + 0.5) + fill_x * n.x + fill_z * n.z);
 }
 
-// Share of the key light that arrives, in [0,1]: a disc of taps in a sunflower's order, turned at random from place to place.
+// Share of the key light that arrives, in [0,1]: a disc of taps in a sunflower's order.
 float key_visibility() {
     vec3 place = v_light_place.xyz / v_light_place.w * 0.5 + 0.5;
-    float turn = fract(sin(dot(v_rest, vec3(127.1, 311.7, 74.7))) * 43758.5453) * 6.2831853;
     float reach = shadow_reach / (2.0 * SHADOW_REACH);
     float bias = 0.002 + 0.35 * reach;
     float sum = 0.0;
-    for (int i = 0; i < 8; i++) {
-        float angle = turn + float(i) * 2.3999632;
-        vec2 tap = sqrt((float(i) + 0.5) / 8.0) * reach * vec2(cos(angle), sin(angle));
+    for (int i = 0; i < 11; i++) {
+        float angle = float(i) * 2.3999632;
+        vec2 tap = sqrt((float(i) + 0.5) / 11.0) * reach * vec2(cos(angle), sin(angle));
         sum += texture(shadow_map, vec3(place.xy + tap, place.z - bias));
     }
-    return sum / 8.0;
+    return sum / 11.0;
 }
 
 vec3 tone_mapped(vec3 c) {
@@ -131,7 +130,7 @@ void main() {
         vec3 halfway = normalize(key_direction + view);
         float first = dot(strand, halfway), second = dot(normalize(strand + n * 0.15), halfway);
         float sharp = pow(sqrt(max(0.0, 1.0 - first * first)), 60.0), wide = pow(sqrt(max(0.0, 1.0 - second * second)), 16.0);
-        sheen = (vec3(0.04) * sharp * hair_gloss + albedo * 0.9 * wide) * (1.0 - curly * 0.8) * (0.15 + 1.7 * tone * tone);
+        sheen = (vec3(0.055) * sharp * hair_gloss + albedo * 0.9 * wide) * (1.0 - curly * 0.8) * (0.15 + 1.7 * tone * tone);
     }
     if (fringe == 0) opacity = 1.0;
 
