@@ -77,16 +77,17 @@ class HeadStore:
         return len(new)
 
     def latents(self, count: int, generator: torch.Generator) -> Tensor:
-        """[count,D] latents of no head here: each with equal chance standard normal, or entry by entry that of one of
-        two heads."""
-        shape = count, self.arrays["z"].shape[1]
-        normal = torch.randn(shape, generator=generator)
+        """[count,D] latents of no head here: entry by entry that of one of two heads.
+
+        So each entry is distributed as in the pictures that a discriminator takes for true. Standard normal ones are
+        not (the heads' entries are no Gaussians, see `PackLayout.gaussian`): a discriminator learns to tell them by
+        what they are, and drove the generator to coloured patches there (docs/training.md).
+        """
         parents = torch.randint(len(self), (2, count), generator=generator)
-        second = torch.rand(shape, generator=generator) < 0.5
-        drawn = torch.rand(count, 1, generator=generator) < 0.5
-        normal, second, drawn, rows = (self._sent(x) for x in (normal, second, drawn, self.slots[parents]))
+        second = torch.rand(count, self.arrays["z"].shape[1], generator=generator) < 0.5
+        second, rows = (self._sent(x) for x in (second, self.slots[parents]))
         a, b = self.arrays["z"][rows // self.share[1]]
-        return torch.where(drawn, normal, torch.where(second, b, a))
+        return torch.where(second, b, a)
 
     def _sent(self, x: Tensor) -> Tensor:
         return x.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else x

@@ -21,6 +21,7 @@ from pmv.fitting.optimise import Group, Ramp, optimise
 from pmv.generators import EG3DGenerator, Render, load_generator
 from pmv.pictures.images import to_uint8, write_png
 from pmv.pictures.sheets import tile
+from pmv.training import chain
 from pmv.training.batches import Batch, HeadStore
 from pmv.training.data import EVALUATION_VIEWS, HELD_OUT, HeadPack
 from pmv.training.latents import with_entries, z_names
@@ -229,7 +230,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pmv.training.evaluate", description="Judge a generator on held-out heads."
     )
-    parser.add_argument("--generator", default="heads", help="name or file")
+    parser.add_argument("--generator", default="heads", help="name, file, or folder of a chain's state")
     parser.add_argument("--pack", type=Path, required=True, help="held-out pack that pmv.training.generator left")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder of table and sheets")
     parser.add_argument("--heads", type=int, default=1000)
@@ -240,9 +241,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     from pmv.training.heads import HeadParameters
 
-    generator = load_generator(options.generator, options.device)
     # a generator of other heads knows those entries of z that it has names for
-    generator = with_entries(generator, z_names(options.generator), HeadParameters.names)
+    names = list(HeadParameters.names)
+    if (Path(options.generator) / chain.DESCRIPTION).exists():
+        generator = chain.average(Path(options.generator), names).to(options.device)
+    else:
+        generator = with_entries(load_generator(options.generator, options.device), z_names(options.generator), names)
     pack = HeadPack(options.pack)
     if pack.layout.kind != HELD_OUT:
         parser.error(f"{options.pack} holds training heads")

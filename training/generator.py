@@ -2,7 +2,7 @@
 
 A chain begins with `python -m pmv.training.generator --assets MAKEHUMAN --out runs/generator [--init heads] …`; the
 same command goes on where it stopped, after `--piece-minutes`, at the latest at the end of the schedule. On another
-machine `--carried training/state` goes on from what `pmv.training.state` writes, with the chain's own numbers. On
+machine `--carried chain` goes on from what `pmv.training.chain` writes, with the chain's own numbers. On
 several GPUs: `torchrun --nproc-per-node gpu -m pmv.training.generator …`. docs/training.md tells the whole.
 `--smoke` runs every phase for a few seconds.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 from pmv.generators import EG3DConfig, PanoHeadConfig, load_generator, save_generator
 from pmv.generators.superresolution import SuperResolutionHead
 from pmv.pictures.images import write_png
-from pmv.training import curve, state
+from pmv.training import chain, curve
 from pmv.training.batches import HeadStore
 from pmv.training.data import HeadPack, RenderPool, head_vector, held_out_layout, training_layout, wait_for
 from pmv.training.distributed import Peers
@@ -144,7 +144,7 @@ def checkpoint(trainer: Trainer, held_out: HeadStore, folder: Path) -> None:
     """Writes the state, whole (state.pt) and to travel (state/), the export, and `sheets/`: held-out fronts, true and
     drawn, and heads of random latents."""
     trainer.save(folder / "state.pt")
-    state.save(trainer, folder / "state", _names())
+    chain.save(trainer, folder / "state", _names())
     export(trainer, folder, {})
     held_out.refresh()
     sheets = folder / "sheets"
@@ -173,7 +173,7 @@ def train(
     signal.signal(signal.SIGTERM, on_signal)
     peers, leads = trainer.peers, trainer.peers.leads
     cards = f"{peers.count}x {torch.cuda.get_device_name()}" if trainer.device.type == "cuda" else "cpu"
-    log = Log(options.out / "state" / state.CURVE, cards, options.out / "tensorboard" if options.tensorboard else None)
+    log = Log(options.out / "state" / chain.CURVE, cards, options.out / "tensorboard" if options.tensorboard else None)
     started = saved = judged = lined = last = time.perf_counter()
     trainer.elapsed = 0.0
     trainer.pieces.append({"piece": len(trainer.pieces) + 1, "machine": cards, "from_pictures": trainer.pictures})
@@ -194,7 +194,7 @@ def train(
                 break
             trainer.store.refresh(limit=32)
         if options.profile and trainer.step_count == first_step + options.profile:
-            written = profile(trainer, 8)
+            written = profile(trainer, 16).table()  # one of the lazy rounds is among them
             if leads:
                 (options.out / "profile.txt").write_text(written)
             last = log.time = time.perf_counter()
@@ -252,11 +252,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--render-gpus", type=int, nargs="*", default=[], help="EGL devices to render on (default: the driver's choice)"
     )
     parser.add_argument("--init", help="begin a new chain from this generator's weights (name or file)")
-    parser.add_argument(
-        "--carried", type=Path, metavar="FOLDER", help="go on from the state of a chain (training/state)"
-    )
+    parser.add_argument("--carried", type=Path, metavar="FOLDER", help="go on from the state of a chain (`chain/`)")
     parser.add_argument("--smoke", action="store_true", help="every phase for seconds, with few heads")
-    parser.add_argument("--profile", type=int, default=0, metavar="STEP", help="say what 8 steps after so many cost")
+    parser.add_argument("--profile", type=int, default=0, metavar="STEP", help="write profile.txt after so many steps")
     parser.add_argument("--tensorboard", action="store_true")
     parser.add_argument("--log-seconds", type=float, default=20)
     parser.add_argument("--judge-seconds", type=float, default=60)
@@ -267,7 +265,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.add_argument(f"--{name.replace('_', '-')}", default=value, help="see TrainConfig", **kind)
     carried = parser.parse_known_args(arguments)[0].carried
     if carried:  # the chain's numbers, unless told otherwise
-        parser.set_defaults(**{k: v for k, v in state.config(carried).items() if k in defaults})
+        parser.set_defaults(**{k: v for k, v in chain.config(carried).items() if k in defaults})
     options = parser.parse_args(arguments)
     if options.smoke:
         smoke = dict(pictures=1500.0, half_until=0.2, raw_until=0.4, adversarial_from=0.6, judge_warmup=60.0)
@@ -301,10 +299,10 @@ def begin(trainer: Trainer, options: argparse.Namespace) -> None:
     if own.exists():
         trainer.load(own)
     elif options.carried:
-        state.load(trainer, options.carried, _names())
-        if trainer.peers.leads and (options.carried / state.CURVE).exists():
+        chain.load(trainer, options.carried, _names())
+        if trainer.peers.leads and (options.carried / chain.CURVE).exists():
             told.mkdir(parents=True, exist_ok=True)
-            shutil.copy(options.carried / state.CURVE, told / state.CURVE)
+            shutil.copy(options.carried / chain.CURVE, told / chain.CURVE)
     elif options.init:
         generator = load_generator(options.init, trainer.device)
         trainer.start_from(with_entries(generator, z_names(options.init), _names()))

@@ -80,7 +80,7 @@ def unpack(
             optimizer.state[p] = {
                 "step": torch.tensor(SETTLED, device=step_device),
                 "exp_avg": torch.zeros_like(p),
-                "exp_avg_sq": v.to(p.device, p.dtype).contiguous(),
+                "exp_avg_sq": torch.zeros_like(p).copy_(v),  # in the parameter's own order of memory
             }
             found += 1
     return found

@@ -160,9 +160,9 @@ def learn(
     return render, terms, torch.stack(list(terms.values())).sum()
 
 
-def gradient_share(reference: Tensor, term: Tensor, image: Tensor) -> Tensor:
-    """The factor that gives `term` a gradient of the same norm at `image` as `reference` has (Esser et al. 2021, eq.
-    7)."""
+def gradient_share(reference: Tensor, term: Tensor, image: Tensor, known: int | None = None) -> Tensor:
+    """The factor that gives `term` a gradient of the same norm at the first `known` images (None: at all) as
+    `reference` has (Esser et al. 2021, eq. 7)."""
     (wanted,) = torch.autograd.grad(reference, image, retain_graph=True)
     (given,) = torch.autograd.grad(term, image, retain_graph=True)
-    return (wanted.norm() / (given.norm() + 1e-12)).clamp(0.0, 1e4).detach()
+    return (wanted[:known].norm() / (given[:known].norm() + 1e-12)).clamp(0.0, 1e4).detach()

@@ -3,6 +3,7 @@
 import re
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 
 import torch
 from torch.profiler import ProfilerActivity
@@ -27,27 +28,40 @@ def kind_of(kernel: str) -> str:
     return next((kind for kind, pattern in KINDS.items() if re.search(pattern, kernel, re.IGNORECASE)), "other")
 
 
-def table(kernels: dict[str, tuple[float, int]], steps: int, wall: float) -> str:
-    """Milliseconds a step by kind, then the forty longest kernels.
+@dataclass(frozen=True)
+class StepCost:
+    """What a step costs.
 
-    Args:
-        kernels: name → seconds and calls in all.
-        steps: how many were watched.
-        wall: seconds that a step takes without anyone watching.
+    Attributes:
+        seconds: that a step takes without anyone watching.
+        kernels: name → seconds and calls a step.
     """
-    kinds: dict[str, float] = defaultdict(float)
-    for name, (seconds, _) in kernels.items():
-        kinds[kind_of(name)] += seconds
-    busy = sum(kinds.values())
-    rows = [f"a step takes {1e3 * wall:.2f} ms, {1e3 * busy / steps:.2f} ms of kernels in {len(kernels)} kinds"]
-    for kind, seconds in sorted(kinds.items(), key=lambda item: -item[1]):
-        rows.append(f"{1e3 * seconds / steps:9.3f} ms  {100 * seconds / busy:5.1f} %  {kind}")
-    for name, (seconds, calls) in sorted(kernels.items(), key=lambda item: -item[1][0])[:40]:
-        rows.append(f"{1e3 * seconds / steps:9.3f} ms in {calls / steps:6.1f} calls  {name[:150]}")
-    return "\n".join(rows) + "\n"
+
+    seconds: float
+    kernels: dict[str, tuple[float, float]]
+
+    def kinds(self) -> dict[str, float]:
+        """Kind of work → seconds a step, the longest first."""
+        kinds: dict[str, float] = defaultdict(float)
+        for name, (seconds, _) in self.kernels.items():
+            kinds[kind_of(name)] += seconds
+        return dict(sorted(kinds.items(), key=lambda item: -item[1]))
+
+    def table(self) -> str:
+        """Milliseconds a step by kind, then the forty longest kernels."""
+        kinds = self.kinds()
+        busy = sum(kinds.values())
+        rows = [
+            f"a step takes {1e3 * self.seconds:.2f} ms, {1e3 * busy:.2f} ms of kernels in {len(self.kernels)} kinds"
+        ]
+        for kind, seconds in kinds.items():
+            rows.append(f"{1e3 * seconds:9.3f} ms  {100 * seconds / busy:5.1f} %  {kind}")
+        for name, (seconds, calls) in sorted(self.kernels.items(), key=lambda item: -item[1][0])[:40]:
+            rows.append(f"{1e3 * seconds:9.3f} ms in {calls:6.1f} calls  {name[:150]}")
+        return "\n".join(rows) + "\n"
 
 
-def profile(trainer: Trainer, steps: int) -> str:
+def profile(trainer: Trainer, steps: int) -> StepCost:
     """Trains on for 2 · `steps` steps: half of them timed with a clock, half watched by PyTorch's profiler."""
     device = trainer.device
 
@@ -60,9 +74,10 @@ def profile(trainer: Trainer, steps: int) -> str:
     for _ in range(steps):
         trainer.step()
     wait()
-    wall = (time.perf_counter() - start) / steps
+    seconds = (time.perf_counter() - start) / steps
     on_gpu = device.type == "cuda"
-    with torch.profiler.profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as watched:
+    activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[activity], acc_events=True) as watched:
         for _ in range(steps):
             trainer.step()
         wait()
@@ -70,5 +85,5 @@ def profile(trainer: Trainer, steps: int) -> str:
     for event in watched.key_averages():
         microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         if microseconds > 0:
-            kernels[event.key] = microseconds * 1e-6, event.count
-    return table(kernels, steps, wall)
+            kernels[event.key] = microseconds * 1e-6 / steps, event.count / steps
+    return StepCost(seconds, kernels)

@@ -44,8 +44,8 @@ class TrainConfig:
         pictures: length of the schedule.
         heads, views: identities a step and GPU, and views of each (twice as many views before super-resolution, which
             are cheap).
-        random: share of these identities, in the adversarial phase, whose z is drawn anew
-            (`training.batches.HeadStore.latents`): of them no truth is known, and only the discriminator's opinion
+        random: share of these identities, in the adversarial phase, whose z is mixed from two others'
+            (`pmv.training.batches.HeadStore.latents`): of them no truth is known, and only the discriminator's opinion
             counts.
         learning_rate, warmup: of everything, with equalised learning rates; rises over `warmup` pictures whenever a
             piece begins on another machine, falls by a cosine from `decay_from` to 5 %. Not scaled with the number of
@@ -73,7 +73,7 @@ class TrainConfig:
     pictures: float = 12e6
     heads: int = 10
     views: int = 2
-    random: float = 0.2
+    random: float = 0.1
     learning_rate: float = 2.2e-3
     warmup: float = 6e3
     decay_from: float = 0.7
@@ -369,7 +369,7 @@ class Trainer:
             # anew: those in `losses` may come from compiled code, which does not tell its gradient at the image
             wanted = supervised(*first_views(render, batch, known), Weights())
             reference = wanted["image"] + wanted["gradient"]
-            now = torch.stack([gradient_share(reference, term, render.image) for term in (opinion, distance)])
+            now = torch.stack([gradient_share(reference, term, render.image, known) for term in (opinion, distance)])
             self.peers.average_(now)
             if self.shares is None:
                 self.shares = now
@@ -438,7 +438,7 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Writes everything that a step depends on, so that a piece resumed on the same machine goes on as if it had
-        not stopped. `training.state` writes what travels."""
+        not stopped. `pmv.training.chain` writes what travels."""
         state: dict[str, Any] = {
             name: getattr(self, name).state_dict() for name in (*NETWORKS, "optimizer", "judge_optimizer")
         }

@@ -19,13 +19,16 @@ from safetensors.torch import load_file, save_file
 
 from pmv.errors import InputError
 from pmv.files.artifacts import atomic_path, read_json, write_json
+from pmv.generators import EG3DConfig, EG3DGenerator
 from pmv.generators.native import FORMAT
 from pmv.training import moments
 from pmv.training.latents import FIRST, widened
 from pmv.training.trainer import COUNTERS, Trainer
 
-CURVE = "curve.csv"
+CURVE, DESCRIPTION = "curve.csv", "state.json"
 _SAVED = ("average", "judge")
+COMMITTED = Path(__file__).resolve().parents[1] / "chain"
+"""Where the repository keeps the open chain, beside the package: 25 MB that no installation needs."""
 
 
 def save(trainer: Trainer, folder: Path, z_names: list[str]) -> None:
@@ -43,7 +46,7 @@ def save(trainer: Trainer, folder: Path, z_names: list[str]) -> None:
     counters = {name: getattr(trainer, name) for name in COUNTERS if name not in ("elapsed", "fresh_at")}
     description = {"format": FORMAT, "config": asdict(trainer.config), "shares": shares, **counters}
     description |= {"generator": trainer.average.config.to_json(), "z_names": z_names}
-    write_json(folder / "state.json", description)
+    write_json(folder / DESCRIPTION, description)
 
 
 def config(folder: Path) -> dict[str, Any]:
@@ -52,10 +55,24 @@ def config(folder: Path) -> dict[str, Any]:
 
 
 def _description(folder: Path) -> dict[str, Any]:
+    """What state.json says. Raises InputError if there is none, or no JSON."""
+    return read_json(folder / DESCRIPTION)
+
+
+def average(folder: Path, z_names: list[str]) -> EG3DGenerator:
+    """The averaged generator of a state, ready for use, for the given entries of z (`pmv.training.latents`).
+
+    Raises InputError if the folder holds no state of tri-planes.
+    """
+    description = _description(folder)
     try:
-        return read_json(folder / "state.json")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} holds no state of a chain ({error})") from error
+        generator = EG3DGenerator(EG3DConfig.from_json({**description["generator"], "z_dim": len(z_names)}))
+        weights = {k: v.float() for k, v in load_file(folder / "average.safetensors").items()}
+        weights[FIRST] = widened(weights[FIRST], description["z_names"], z_names)
+        generator.load_state_dict(weights)
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{folder} holds no state of this generator ({error})") from error
+    return generator.eval().requires_grad_(False)
 
 
 def load(trainer: Trainer, folder: Path, z_names: list[str]) -> None:
