@@ -22,7 +22,7 @@ LOSSES = ("raw", "raw_gradient", "alpha", "depth", "image", "gradient", "opinion
 JUDGED = ("psnr_front", "psnr_side", "psnr_back", "psnr", "iou", "depth_error", "high_pass")
 POSITION = ("piece", "step", "pictures", "minutes", "gpu_minutes", "machine")
 SPEED = ("heads", "pictures_per_second", "learning_rate")
-COLUMNS = (*POSITION, *SPEED, *LOSSES, *JUDGED)
+COLUMNS: tuple[str, ...] = (*POSITION, *SPEED, *LOSSES, *JUDGED)
 
 Row = dict[str, float | int | str]
 
