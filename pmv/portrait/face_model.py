@@ -143,7 +143,7 @@ def fit_face_model(
     seen = np.stack([visibility(points, normals, s.position) for s in used])
     residual = np.stack([s.uv - project(points, s.rotation, s.position, focal) for s in used]).reshape(len(used), -1)
     known = np.repeat(seen, 2, axis=1)
-    basis, filled = _principal(residual, known, modes)
+    basis, filled = principal_directions(residual, known, modes)
     left = (filled - (filled @ np.linalg.pinv(basis).T) @ basis.T if modes else filled) * known
     freedom = len(used) / max(len(used) - 2 * modes, 1)
     variance = (left**2).sum(0) / np.maximum(known.sum(0), 1e-3) * freedom + floor**2
@@ -153,7 +153,7 @@ def fit_face_model(
     )
 
 
-def _principal(residual: np.ndarray, known: np.ndarray, modes: int) -> tuple[np.ndarray, np.ndarray]:
+def principal_directions(residual: np.ndarray, known: np.ndarray, modes: int) -> tuple[np.ndarray, np.ndarray]:
     """Principal directions [2P,K] (one standard deviation each) of rows with gaps, and the rows with gaps filled."""
     filled = residual * known
     basis = np.zeros((residual.shape[1], modes))

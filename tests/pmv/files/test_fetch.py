@@ -219,7 +219,7 @@ def test_content_that_changed_after_pinning_is_refused(server, use, cache):
     assert fetch(NAME).read_bytes() == server.body
 
 
-def test_ctrl_c_leaves_a_part_that_goes_on(server, use, cache):
+def test_ctrl_c_leaves_a_part_that_goes_on(server, use, cache, request):
     part, held = cache / "weights.pkl.part", threading.Event()
 
     def press() -> None:
@@ -230,6 +230,9 @@ def test_ctrl_c_leaves_a_part_that_goes_on(server, use, cache):
         held.wait(5)
 
     server.drop_after, server.on_drop = [HALF], press
+    # a shell starts what runs in its background deaf to Ctrl-C, tests too
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with pytest.raises(KeyboardInterrupt):
         fetch(NAME)
     held.set()
