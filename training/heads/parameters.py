@@ -378,13 +378,19 @@ _SCAN_DIRECTIONS = np.array(
 _SCAN_CORRELATION = 0.55  # of what skin, hair and body say with what the scanned face says
 
 
+def scan_directions() -> NDArray:
+    """Unit vectors [3,SCAN_MODES] of the scans' modes along which faces turn male, African, Asian."""
+    directions = np.zeros((3, SCAN_MODES))
+    directions[:, : _SCAN_DIRECTIONS.shape[1]] = _SCAN_DIRECTIONS
+    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
 def _sample_scan(rng: np.random.Generator, male: float, african: float, asian: float) -> NDArray:
     """Coefficients [SCAN_MODES] of a scanned face that goes with sex and ancestry, yet over all heads N(0,1) each,
     uncorrelated, as the scans' own are."""
     kinds = np.array([2 * male - 1, (african - 1 / 3) / 0.3075, (asian - 1 / 3) / 0.3075])
     among_kinds = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, -0.5], [0.0, -0.5, 1.0]])  # ancestries: Dirichlet (0.45, …)
-    directions = np.zeros((SCAN_MODES, 3))
-    directions[: _SCAN_DIRECTIONS.shape[1]] = _SCAN_CORRELATION * _SCAN_DIRECTIONS.T
+    directions = _SCAN_CORRELATION * scan_directions().T
     rest = np.eye(SCAN_MODES) - directions @ among_kinds @ directions.T
     return directions @ kinds + np.linalg.cholesky(rest) @ rng.standard_normal(SCAN_MODES)
 

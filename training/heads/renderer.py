@@ -374,7 +374,7 @@ class HeadRenderer:
             points.release()
 
     def _cast_shadow(self, head: Head) -> None:
-        matrix = _orthographic(head.light["key_direction"])
+        matrix = _orthographic(np.asarray(head.light["key_direction"]))
         self._set("surface", light_from_world=matrix)
         self._context.enable_only(self._gl.DEPTH_TEST)
         self._shadow_target.use()

@@ -17,6 +17,7 @@ from pmv.training.heads.parameters import SCAN_MODES
 
 _NEUTRAL = "generic_neutral_mesh.obj"
 _COMPACT = "ict_identity_fp16.npz"
+_ADVICE = "clone https://github.com/ICT-VGL/ICT-FaceKit"
 _VERTICES = 26719
 FACE, HEAD, MOUTH_SOCKET = slice(0, 9409), slice(9409, 11248), slice(11248, 13294)
 UPPER_TEETH, LOWER_TEETH = slice(17039, 19247), slice(19247, 21451)
@@ -72,9 +73,7 @@ def read_scans(folder: str | Path) -> ScanModel:
     root = Path(folder)
     found = next((f for f in (root, root / "FaceXModel") if (f / _NEUTRAL).is_file()), None)
     if found is None:
-        raise AssetsError(
-            f"{root}: no {_NEUTRAL} in it or in its FaceXModel folder; clone https://github.com/ICT-VGL/ICT-FaceKit"
-        )
+        raise AssetsError(f"{root}: no {_NEUTRAL} in it or in its FaceXModel folder; {_ADVICE}")
     mesh = read_obj(found / _NEUTRAL)
     if len(mesh.vertices) != _VERTICES:
         raise AssetsError(f"{found / _NEUTRAL}: {len(mesh.vertices)} vertices instead of {_VERTICES}: another mesh")
@@ -83,7 +82,7 @@ def read_scans(folder: str | Path) -> ScanModel:
             modes = archive["identity"][:SCAN_MODES].astype(np.float64)
     else:
         paths = [found / f"identity{number:03d}.obj" for number in range(SCAN_MODES)]
-        modes = np.stack([read_obj_vertices(path) for path in paths]) - mesh.vertices
+        modes = np.stack([read_obj_vertices(path, _ADVICE) for path in paths]) - mesh.vertices
     if modes.shape != (SCAN_MODES, _VERTICES, 3):
         raise AssetsError(f"{found}: modes of shape {modes.shape} instead of {(SCAN_MODES, _VERTICES, 3)}")
     count = _INNER_QUADS.stop

@@ -34,7 +34,9 @@ def _still(parameters: HeadParameters, share: float) -> HeadParameters:
     return parameters.replace(**still, scan__share=share, macro__size=1.0)
 
 
-def synthetic(assets: HeadAssets, count: int, share: float) -> Iterator[tuple[NDArray, NDArray, NDArray, NDArray]]:
+def synthetic_heads(
+    assets: HeadAssets, count: int, share: float
+) -> Iterator[tuple[NDArray, NDArray, NDArray, NDArray]]:
     """Skin [S,3], triangles [T,3], eyes [2,3] and mouth [3] with the chin [3] stacked as [2,3], in EG3D's space, of
     grown-up heads."""
     triangles = triangulate(assets.skin.quads)
@@ -58,7 +60,9 @@ def synthetic(assets: HeadAssets, count: int, share: float) -> Iterator[tuple[ND
         )
 
 
-def scanned(scans: ScanModel, count: int, rotation: NDArray) -> Iterator[tuple[NDArray, NDArray, NDArray, NDArray]]:
+def scanned_heads(
+    scans: ScanModel, count: int, rotation: NDArray
+) -> Iterator[tuple[NDArray, NDArray, NDArray, NDArray]]:
     """The same of random heads of the scans' model, with as many modes as synthetic heads have, turned as these hold
     their heads."""
     triangles = triangulate(scans.quads[scans.outside])
@@ -110,9 +114,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     assets = HeadAssets.load(options.assets)
     kinds = {
-        "scans": measure(scanned(read_scans(options.scans), options.heads, assets.scans.rotation)),
-        "share 1": measure(synthetic(assets, options.heads, 1.0)),
-        "share 0": measure(synthetic(assets, options.heads, 0.0)),
+        "scans": measure(scanned_heads(read_scans(options.scans), options.heads, assets.scans.rotation)),
+        "share 1": measure(synthetic_heads(assets, options.heads, 1.0)),
+        "share 0": measure(synthetic_heads(assets, options.heads, 0.0)),
     }
     print("thousandths of a world unit, mean ± standard deviation")
     print(f"{'':34s}" + "".join(f"{name:>16s}" for name in kinds))

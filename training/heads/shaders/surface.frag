@@ -134,8 +134,8 @@ void main() {
     }
     if (fringe == 0) opacity = 1.0;
 
-    float lit = key_visibility();
     float facing = dot(n, key_direction);
+    float lit = facing > -0.45 ? key_visibility() : 0.0;  // no material takes light from further behind
     vec3 direct = vec3(max(facing, 0.0)) * lit;
     vec3 open_colour = vec3(open);
     if (part == PART_SKIN) {  // light bleeds past the shadow's edge, red furthest
