@@ -1,1 +1,1 @@
-"""The recipe: one file a stage, the ordered table, the runner. Never reads command-line arguments."""
+"""The recipe: one file a stage, the ordered table, what the user gives to it. Never reads command-line arguments."""

@@ -43,6 +43,7 @@ class HeadStore:
     Args:
         pack: the pack, whose layout fixes how much memory is taken.
         device: where batches come out.
+        share: (k, n): only every n-th head from k on, where n processes train together.
 
     Attributes:
         slots: the ready heads.
@@ -50,14 +51,13 @@ class HeadStore:
 
     NAMES = ("rgb", "alpha", "depth", "z", "cameras")
 
-    def __init__(self, pack: HeadPack, device: torch.device) -> None:
-        self.pack, self.device = pack, device
-        sources = {name: torch.from_numpy(getattr(pack, name)) for name in self.NAMES}
-        self.sources = sources
+    def __init__(self, pack: HeadPack, device: torch.device, share: tuple[int, int] = (0, 1)) -> None:
+        self.pack, self.device, self.share = pack, device, share
+        self.sources = {name: torch.from_numpy(getattr(pack, name)[share[0] :: share[1]]) for name in self.NAMES}
         if device.type == "cpu":
-            self.arrays = sources
+            self.arrays = self.sources
         else:
-            self.arrays = {k: torch.empty(v.shape, dtype=v.dtype, device=device) for k, v in sources.items()}
+            self.arrays = {k: torch.empty(v.shape, dtype=v.dtype, device=device) for k, v in self.sources.items()}
         self.slots = torch.empty(0, dtype=torch.long)
 
     def __len__(self) -> int:
@@ -67,13 +67,30 @@ class HeadStore:
         """Takes in heads that became ready, at most `limit`; returns how many. Heads are in slot order if the pack
         was complete."""
         ready = torch.from_numpy(self.pack.slots())
+        ready = ready[ready % self.share[1] == self.share[0]]
         new = ready[~torch.isin(ready, self.slots)][:limit]
         if self.arrays is not self.sources:
-            for slot in new.tolist():
+            for slot in (new // self.share[1]).tolist():
                 for name, source in self.sources.items():
                     self.arrays[name][slot].copy_(source[slot])
         self.slots = torch.cat([self.slots, new])
         return len(new)
+
+    def latents(self, count: int, generator: torch.Generator) -> Tensor:
+        """[count,D] latents of no head here: entry by entry that of one of two heads.
+
+        So each entry is distributed as in the pictures that a discriminator takes for true. Standard normal ones are
+        not (the heads' entries are no Gaussians, see `PackLayout.gaussian`): a discriminator learns to tell them by
+        what they are, and drove the generator to coloured patches there (docs/training.md).
+        """
+        parents = torch.randint(len(self), (2, count), generator=generator)
+        second = torch.rand(count, self.arrays["z"].shape[1], generator=generator) < 0.5
+        second, rows = (self._sent(x) for x in (second, self.slots[parents]))
+        a, b = self.arrays["z"][rows // self.share[1]]
+        return torch.where(second, b, a)
+
+    def _sent(self, x: Tensor) -> Tensor:
+        return x.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else x
 
     def sample(self, heads: int, views: int, generator: torch.Generator) -> Batch:
         """A random batch of different heads (with repeats only if the store holds fewer) and different views of
@@ -85,16 +102,17 @@ class HeadStore:
 
     def batch(self, slots: Tensor, views: Tensor) -> Batch:
         """slots [B], views [B,V] (CPU, long) → their batch."""
-        index = torch.cat([slots[:, None], views], 1)
-        if self.device.type == "cuda":
-            index = index.pin_memory().to(self.device, non_blocking=True)
+        index = self._sent(torch.cat([slots[:, None] // self.share[1], views], 1))
         head, view = index[:, :1], index[:, 1:]
         rgb = self.arrays["rgb"][head, view].flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
         alpha = self.arrays["alpha"][head, view].flatten(0, 1)[:, None].float() / 255
         depth = self.arrays["depth"][head, view].flatten(0, 1)[:, None].float() + DEPTH_ORIGIN
+        cameras = Camera.from_labels(self.arrays["cameras"][head, view].flatten(0, 1))
+        # without the gaps that views of the labels have: a copy of the batch must not be another shape to a compiler
+        cameras = Camera(cameras.cam2world.contiguous(), cameras.intrinsics.contiguous())
         return Batch(
             self.arrays["z"][head[:, 0]],
-            Camera.from_labels(self.arrays["cameras"][head, view].flatten(0, 1)),
+            cameras,
             rgb * alpha,
             alpha,
             torch.where(depth.isfinite(), depth, torch.nan),

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -103,9 +104,11 @@ class HeadPack:
         for name, (shape, dtype) in layout.arrays().items():
             np.lib.format.open_memmap(path / f"{name}.npy", "w+", dtype, shape).flush()
         cameras = np.load(path / "cameras.npy", mmap_mode="r+")
-        for slot in range(layout.heads):
-            seed = layout.first_seed + slot
-            cameras[slot] = training_cameras(seed, layout.views) if layout.kind == TRAINING else evaluation_cameras()
+        if layout.kind == TRAINING:  # all at once: a call for each head would take half a minute for some thousands
+            seeds = range(layout.first_seed, layout.first_seed + layout.heads)
+            cameras[:] = training_cameras(seeds, layout.views).reshape(cameras.shape)
+        else:
+            cameras[:] = evaluation_cameras()
         (path / "pack.json").write_text(json.dumps(asdict(layout)))
         return cls(path)
 
@@ -114,15 +117,9 @@ class HeadPack:
         return np.flatnonzero(np.array(self.ready))  # a copy: other processes write to it, which NumPy minds
 
 
-def training_cameras(seed: int, count: int) -> np.ndarray:
-    """[count,25] labels of random cameras around the head, two thirds of them within 60° of the front.
-
-    Two thirds are the generator's own framing (distance 2.7, focal 4.2647, a little jitter); the rest are wide views,
-    which label the corners of the box, and close-ups of the face, which show the planes at their full resolution.
-    """
-    import torch
-
-    from pmv.geometry.camera import EG3D_FOCAL, EG3D_RADIUS, Camera
+def _camera_draws(seed: int, count: int) -> list[np.ndarray]:
+    """yaw, pitch, radius, pivot and focal of the random cameras of one head, float32 [count,…]."""
+    from pmv.geometry.camera import EG3D_FOCAL, EG3D_RADIUS
 
     rng = np.random.default_rng([seed, 1])
     kind = rng.choice(3, size=count, p=[0.64, 0.08, 0.28])  # own framing, wide, close-up
@@ -136,8 +133,26 @@ def training_cameras(seed: int, count: int) -> np.ndarray:
     spread = np.where(kind == 2, 0.05, 0.012)[:, None]
     pivot = rng.normal(0.0, 1.0, (count, 3)) * spread
     pivot[:, 1] -= np.where(kind == 2, 0.03, 0.0)  # between eyes and mouth
-    camera = Camera.orbit(*(torch.from_numpy(a.astype(np.float32)) for a in (yaw, pitch, radius, pivot, focal)))
-    return camera.labels().numpy()
+    return [a.astype(np.float32) for a in (yaw, pitch, radius, pivot, focal)]
+
+
+def training_cameras(seeds: int | Sequence[int], count: int) -> np.ndarray:
+    """[heads·count,25] labels of random cameras around each head, two thirds of them within 60° of the front.
+
+    Two thirds are the generator's own framing (distance 2.7, focal 4.2647, a little jitter); the rest are wide views,
+    which label the corners of the box, and close-ups of the face, which show the planes at their full resolution.
+
+    Args:
+        seeds: of the heads; one is one head.
+        count: cameras of each.
+    """
+    import torch
+
+    from pmv.geometry.camera import Camera
+
+    draws = [_camera_draws(seed, count) for seed in ([seeds] if isinstance(seeds, int) else seeds)]
+    columns = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*draws, strict=True))
+    return Camera.orbit(*columns).labels().numpy()
 
 
 EVALUATION_VIEWS = {
@@ -257,13 +272,13 @@ class RenderPool:
         pack: where they write; their output goes to `render-<k>.log` beside it.
         assets: what `HeadAssets.load` reads.
         workers: how many.
-        gpu: EGL device that they render on; None leaves the choice to the driver.
+        gpus: EGL devices that they render on, in turn; none leaves the choice to the driver.
     """
 
     RESTARTS = 2
 
-    def __init__(self, pack: HeadPack, assets: Path, workers: int, gpu: int | None = None) -> None:
-        self.pack, self.assets, self.workers, self.gpu = pack, Path(assets), workers, gpu
+    def __init__(self, pack: HeadPack, assets: Path, workers: int, gpus: Sequence[int] = ()) -> None:
+        self.pack, self.assets, self.workers, self.gpus = pack, Path(assets), workers, gpus
         self.starts = [0] * workers
         self.processes = [self._start(k) for k in range(workers)]
 
@@ -278,7 +293,7 @@ class RenderPool:
             str(self.pack.path),
         ]
         command += ["--worker", str(worker), "--workers", str(self.workers)]
-        command += [] if self.gpu is None else ["--gpu", str(self.gpu)]
+        command += ["--gpu", str(self.gpus[worker % len(self.gpus)])] if self.gpus else []
         environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", LP_NUM_THREADS="1")
         if self.starts[worker] == self.RESTARTS:  # the last try does without the graphics driver
             environment["LIBGL_ALWAYS_SOFTWARE"] = "1"
@@ -316,7 +331,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--held-out", action="store_true", help="identities and cameras to judge by instead")
     parser.add_argument("--gaussian", type=float, default=0.2, help="share of heads with a standard normal vector")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
-    parser.add_argument("--gpu", type=int, help="EGL device to render on")
+    parser.add_argument("--gpus", type=int, nargs="*", default=[], help="EGL devices to render on, in turn")
+    parser.add_argument("--gpu", type=int, help=argparse.SUPPRESS)  # set in the processes of a pool, as the next
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # set in the processes of a pool
     options = parser.parse_args(arguments)
     if options.worker is not None:
@@ -325,7 +341,7 @@ def main(arguments: list[str] | None = None) -> None:
     layout = training_layout(options.heads, options.views, options.resolution, options.gaussian)
     if options.held_out:
         layout = held_out_layout(options.heads, options.resolution)
-    pool = RenderPool(HeadPack.create(options.pack, layout), options.assets, options.workers, options.gpu)
+    pool = RenderPool(HeadPack.create(options.pack, layout), options.assets, options.workers, options.gpus)
     start = time.perf_counter()
     try:
         wait_for(pool.pack, options.heads, pool, math.inf)

@@ -38,12 +38,13 @@ from pmv.portrait.face_model import FaceModel, principal_directions
 from pmv.portrait.landmarks import find_landmarks
 from pmv.portrait.photo import Photo
 from pmv.portrait.statistical_face import Anchor, StatisticalFace, face_width
+from pmv.training.heads.formats import read_obj_vertices
+from pmv.training.heads.scans import EYEBALLS, FACE, HEAD
 
 log = logging.getLogger("pmv")
 
-FACE, HEAD, EYE_SHEETS = slice(0, 9409), slice(9409, 11248), slice(25047, 25351)
+EYE_SHEETS = slice(25047, 25351)
 _NARROW = slice(0, 6706)  # "narrow face area": without ears, forehead's upper part and neck
-_EYEBALLS = (slice(21451, 22221), slice(23021, 23791))
 # Multi-PIE's landmarks on this mesh, as ICT-FaceKit's README has them: 17 to 21 and 22 to 26, 48 to 59
 _BROWS = ((268, 493, 1914, 2044, 1401), (3615, 4240, 4114, 2734, 2509))
 _LIPS = (5708, 5695, 2081, 0, 4275, 6200, 6213, 6346, 6461, 5518, 5957, 5841)
@@ -79,20 +80,15 @@ class IctFaceKit:
         path = folder / "generic_neutral_mesh.obj"
         if not path.is_file():
             raise InputError(f"{folder} has no generic_neutral_mesh.obj; give a checkout of ICT-FaceKit")
-        neutral = _read_vertices(path)
+        neutral = read_obj_vertices(path)
         polygons = [line.split()[1:] for line in path.read_text().splitlines() if line.startswith("f ")]
         corners = [[int(corner.split("/")[0]) - 1 for corner in polygon] for polygon in polygons]
         triangles = np.array([(q[0], q[k], q[k + 1]) for q in corners for k in range(1, len(q) - 1)])
-        identity = np.stack([_read_vertices(folder / f"identity{k:03d}.obj") - neutral for k in range(modes)])
+        identity = np.stack([read_obj_vertices(folder / f"identity{k:03d}.obj") - neutral for k in range(modes)])
         names = sorted(p.stem for p in folder.glob("*_*.obj")) + sorted(p.stem for p in folder.glob("[a-z]*[!0-9].obj"))
         names = [name for name in dict.fromkeys(names) if not name.startswith((*SHAPES_LEFT_OUT, "generic"))]
-        expression = np.stack([_read_vertices(folder / f"{name}.obj") - neutral for name in names])
+        expression = np.stack([read_obj_vertices(folder / f"{name}.obj") - neutral for name in names])
         return cls(neutral, triangles, identity, expression, tuple(names))
-
-
-def _read_vertices(path: Path) -> np.ndarray:
-    """Vertices [N,3] of a Wavefront file."""
-    return np.array([line.split()[1:4] for line in path.read_text().splitlines() if line.startswith("v ")], np.float64)
 
 
 def _within(triangles: np.ndarray, *parts: slice) -> np.ndarray:
@@ -151,7 +147,7 @@ def _painted(kit: IctFaceKit, rng: np.random.Generator) -> np.ndarray:
         apart = np.sqrt(((x[FACE, None] - line[None]) ** 2).sum(-1)).min(1)
         colour[FACE] = np.where(apart[:, None] < 0.42, tone * 0.25, colour[FACE])
     colour[FACE] = np.where(_inside(x[FACE, :2], x[list(_LIPS), :2])[:, None], tone * [0.95, 0.55, 0.55], colour[FACE])
-    for ball in _EYEBALLS:
+    for ball in EYEBALLS:
         centre = (x[ball].min(0) + x[ball].max(0)) / 2
         off = np.linalg.norm(x[ball][:, :2] - centre[:2], axis=1)
         colour[ball] = np.where(off[:, None] < 0.6, 0.15, 0.85)
@@ -237,7 +233,7 @@ class _Seen:
 def look_at_faces(kit: IctFaceKit, face: StatisticalFace, people: int, out: Path | None = None) -> list[_Seen]:
     """Draws random faces and asks the landmark network. With `out`, the first pictures are written there."""
     rng = np.random.default_rng(5)
-    drawn = _within(kit.triangles, slice(FACE.start, HEAD.stop), slice(11248, 13294), *_EYEBALLS)
+    drawn = _within(kit.triangles, slice(FACE.start, HEAD.stop), slice(11248, 13294), *EYEBALLS)
     kept = np.concatenate([np.arange(part.start, part.stop) for part in (FACE, HEAD, EYE_SHEETS)])
     partner = shipped_model().partner
     flipped, turn = _mirror(face), np.array([-1.0, 1, 1])

@@ -112,7 +112,11 @@ def render_batch(
 
 def supervised(render: Render, batch: Batch, weights: Weights) -> dict[str, Tensor]:
     """The weighted supervised terms by name; without super-resolution (image of the raw image's size) only the raw
-    ones."""
+    ones.
+
+    Every term is a distance between what was drawn and the truth; a perceptual one belongs here, under a name of its
+    own, with its weight in `Weights`.
+    """
     image, alpha, depth = batch.raw(render.raw.shape[-1])
     known = ~depth.isnan()
     emphasis = 1 + weights.features * feature_emphasis(batch)
@@ -131,6 +135,13 @@ def supervised(render: Render, batch: Batch, weights: Weights) -> dict[str, Tens
     return terms
 
 
+def first_views(render: Render, batch: Batch, count: int) -> tuple[Render, Batch]:
+    """The first `count` views of a batch as drawn and as they are, whole heads: those whose truth is known."""
+    heads = count * len(batch.z) // len(batch.cameras)
+    truth = Batch(batch.z[:heads], batch.cameras[:count], batch.image[:count], batch.alpha[:count], batch.depth[:count])
+    return Render(render.image[:count], render.raw[:count], render.depth[:count], render.alpha[:count]), truth
+
+
 def learn(
     generator: EG3DGenerator,
     batch: Batch,
@@ -140,17 +151,18 @@ def learn(
     enlarge: bool,
     mixed: bool,
     keep: int | None,
+    known: int,
 ) -> tuple[Render, dict[str, Tensor], Tensor]:
     """What a step computes for the generator, in one piece so that a compiler sees all of it: the batch's views (see
-    `render_batch`), their supervised terms and the sum of these."""
+    `render_batch`), the supervised terms of the first `known` of them and the sum of these."""
     render = render_batch(generator, batch, condition, resolution, jitter, enlarge, mixed, keep)
-    terms = supervised(render, batch, Weights())
+    terms = supervised(*first_views(render, batch, known), Weights())
     return render, terms, torch.stack(list(terms.values())).sum()
 
 
-def gradient_share(reference: Tensor, term: Tensor, image: Tensor) -> Tensor:
-    """The factor that gives `term` a gradient of the same norm at `image` as `reference` has (Esser et al. 2021, eq.
-    7)."""
+def gradient_share(reference: Tensor, term: Tensor, image: Tensor, known: int | None = None) -> Tensor:
+    """The factor that gives `term` a gradient of the same norm at the first `known` images (None: at all) as
+    `reference` has (Esser et al. 2021, eq. 7)."""
     (wanted,) = torch.autograd.grad(reference, image, retain_graph=True)
     (given,) = torch.autograd.grad(term, image, retain_graph=True)
-    return (wanted.norm() / (given.norm() + 1e-12)).clamp(0.0, 1e4).detach()
+    return (wanted[:known].norm() / (given[:known].norm() + 1e-12)).clamp(0.0, 1e4).detach()

@@ -15,15 +15,16 @@ def heads() -> None:
 
 @heads.command(context_settings=options.SETTINGS)
 @click.option("--makehuman", type=FILE, required=True, help="A MakeHuman checkout, or a compiled .npz.")
+@click.option("--scans", type=FILE, help="A checkout of ICT-FaceKit; without scans faces are MakeHuman's.")
 @click.option("--out", type=FILE, required=True, help="The PNG to write.")
 @click.option("--seeds", default="0,1,2,3", show_default=True, callback=numbers(int), help="One head a row.")
 @click.option("--yaws", default="-90,-40,0,40,90,180", show_default=True, callback=numbers(float), help="Degrees.")
 @click.option("--resolution", type=click.IntRange(32, 2048), default=256, show_default=True, help="Pixels a head.")
-def sheet(makehuman: Path, out: Path, seeds: list[int], yaws: list[float], resolution: int) -> None:
+def sheet(makehuman: Path, scans: Path | None, out: Path, seeds: list[int], yaws: list[float], resolution: int) -> None:
     """Write a contact sheet: a row a seed, a column a yaw."""
     from pmv.pictures.images import write_png
     from pmv.training.heads import HeadAssets
     from pmv.training.heads.sheet import contact_sheet
 
-    write_png(out, contact_sheet(HeadAssets.load(makehuman), seeds, yaws, resolution))
+    write_png(out, contact_sheet(HeadAssets.load(makehuman, scans), seeds, yaws, resolution))
     click.echo(out)

@@ -6,6 +6,7 @@ official weights expect; `pmv/generators/eg3d.py` turns lengths into z-depth at 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,8 @@ def sample_planes(planes: Tensor, points: Tensor, box: float, convention: str) -
     # columns, rows and, of a tri-grid, layers
     axes = [(u, v, 3 - u - v)[: len(sides)] for u, v in PLANE_AXES[convention]]
     places = torch.stack([torch.stack([x[axis] for axis in plane], -1) for plane in axes], 1)  # [B,K,P,2 or 3]
+    if torch.compiler.is_compiling() and len(sides) == 2:
+        return _gathered(planes, places)
     sampled = F.grid_sample(
         planes.reshape(batch * count, channels, *sides),
         places.reshape(batch * count, *[1] * (len(sides) - 1), -1, len(sides)),
@@ -41,6 +44,52 @@ def sample_planes(planes: Tensor, points: Tensor, box: float, convention: str) -
         align_corners=False,
     )
     return sampled.reshape(batch, count, channels, -1).mean(1).transpose(1, 2)
+
+
+def _gathered(planes: Tensor, places: Tensor) -> Tensor:
+    """Planes [B,K,C,H,W] at places [B,K,P,2] in [-1,1], as grid_sample takes them → [B,P,C], their mean over K.
+
+    For compiled code: the channels of a texel lie side by side, so that whole texels are read, and in the backward
+    pass added to (grid_sample's own gradient scatters every channel on its own).
+    """
+    batch, count, channels, height, width = planes.shape
+    texels = planes.permute(0, 1, 3, 4, 2).reshape(-1, channels)
+    first = torch.arange(batch * count, device=planes.device).reshape(batch, count, 1) * (height * width)
+    column, row = (places[..., 0] + 1) * (width / 2) - 0.5, (places[..., 1] + 1) * (height / 2) - 0.5
+    left, top = column.floor(), row.floor()
+    weights, indices = [], []
+    for x, y in ((left, top), (left + 1, top), (left, top + 1), (left + 1, top + 1)):
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        weights.append((1 - (column - x).abs()) * (1 - (row - y).abs()) * inside)
+        indices.append((y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).long() + first)
+    flat = [[part[:, k] for k in range(count) for part in parts] for parts in (weights, indices)]
+    return _WeightedRows.apply(texels, *flat[0], *flat[1]) / count
+
+
+class _WeightedRows(torch.autograd.Function):
+    """Rows [T,C], N weights [B,P] and N indices [B,P] → [B,P,C], the weighted sum of N rows a point.
+
+    N separate gathers, which a compiler makes one pass of, but one scatter in the backward pass: each would begin with
+    zeros of the size of all rows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, *parts: Tensor) -> Tensor:
+        weights, indices = parts[: len(parts) // 2], parts[len(parts) // 2 :]
+        ctx.count = len(rows)
+        ctx.save_for_backward(*parts)
+        total = rows[indices[0]] * weights[0][..., None]
+        for index, weight in zip(indices[1:], weights[1:], strict=True):
+            total = total + rows[index] * weight[..., None]
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        parts, gradient = ctx.saved_tensors, gradients[0]
+        weight, index = (torch.stack(x, -1) for x in (parts[: len(parts) // 2], parts[len(parts) // 2 :]))
+        nothing = gradient.new_zeros(ctx.count, gradient.shape[-1])
+        rows = nothing.index_put((index,), gradient[:, :, None] * weight[..., None], accumulate=True)
+        return (rows, *[None] * len(parts))
 
 
 def box_limits(origins: Tensor, directions: Tensor, box: float) -> tuple[Tensor, Tensor, Tensor]:

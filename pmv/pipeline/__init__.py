@@ -1,1 +1,1 @@
-
+"""What runs any table of stages, resumes it and records it; it knows no stage."""

@@ -6,13 +6,28 @@ import numpy as np
 import pytest
 
 from pmv.errors import AssetsError
-from pmv.training.heads import Head, HeadAssets, HeadParameters, HeadRenderer, build_head, sample_parameters
-from pmv.training.heads.parameters import ENTRIES, HAIRSTYLES
+from pmv.training.heads import Head, HeadAssets, HeadParameters, HeadRenderer, HeadView, build_head, sample_parameters
+from pmv.training.heads import scans as scan_files
+from pmv.training.heads.parameters import ENTRIES, HAIRSTYLES, SCAN_MODE_NAMES, SCAN_MODES, scan_directions
+from pmv.training.heads.scans import MULTI_PIE, ScanModel, read_scans
 from pmv.training.heads.sheet import contact_sheet, orbit_matrices
+from pmv.training.heads.statistics import MEASURES, measure, scanned_heads, synthetic_heads
 
+SCANS = Path(__file__).parents[2] / ".." / "shared" / "ict_facekit"
 MAKEHUMAN = Path(__file__).parents[2] / ".." / "shared" / "makehuman"
 RESOLUTION = 128
-BALD = sample_parameters(3).with_hairstyle("none").replace(face_hair__beard=0.0)
+BALD = (
+    sample_parameters(3)
+    .with_hairstyle("none")
+    .replace(
+        face_hair__beard=0.0,
+        wear__glasses=0.0,
+        wear__hat=0.0,
+        wear__headband=0.0,
+        hair__length=0.0,
+        locks__receding=0.0,
+    )
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +35,20 @@ def assets() -> HeadAssets:
     if not MAKEHUMAN.is_dir():
         pytest.skip("no MakeHuman data in ../shared/makehuman")
     return HeadAssets.load(MAKEHUMAN)
+
+
+@pytest.fixture(scope="module")
+def scanned(assets: HeadAssets) -> HeadAssets:
+    if not SCANS.is_dir():
+        pytest.skip("no ICT-FaceKit data in ../shared/ict_facekit")
+    return HeadAssets.load(MAKEHUMAN, SCANS)
+
+
+@pytest.fixture(scope="module")
+def scan_model() -> ScanModel:
+    if not SCANS.is_dir():
+        pytest.skip("no ICT-FaceKit data in ../shared/ict_facekit")
+    return read_scans(SCANS)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +101,19 @@ class TestParameters:
     @pytest.mark.parametrize("style", HAIRSTYLES)
     def test_a_hairstyle_is_what_was_asked_for(self, style):
         assert sample_parameters(1).with_hairstyle(style).hairstyle == style
+
+    def test_scanned_faces_are_standard_normal_and_go_with_sex(self):
+        heads = [sample_parameters(seed) for seed in range(1500)]
+        modes = np.stack([[head[name] for name in SCAN_MODE_NAMES] for head in heads])
+        np.testing.assert_allclose(np.cov(modes.T), np.eye(SCAN_MODES), atol=0.16)
+        male = np.array([head["macro/male"] for head in heads]) > 0.5
+        apart = (modes[male].mean(0) - modes[~male].mean(0)) @ scan_directions()[0]
+        assert 0.8 < apart < 1.4  # 2 · 0.55 standard deviations along the direction of sex
+
+    def test_what_version_3_appended_comes_after_what_was_there(self):
+        names = HeadParameters.names
+        assert names.index("light/side") == 168 and names[169].startswith("lighting/")
+        assert len(names) == 249
 
     def test_values_are_clipped_to_their_range(self):
         wild = HeadParameters.from_vector(np.full(len(ENTRIES), 100, np.float32))
@@ -240,3 +282,230 @@ class TestViews:
         sheet = contact_sheet(assets, [0, 1], [0, 180], resolution=48)
         assert sheet.shape == (96, 96, 3) and sheet.dtype == np.uint8
         assert sheet[:48, :48].std() > 10
+
+
+def look(renderer: HeadRenderer, assets: HeadAssets, parameters: HeadParameters, yaw_deg: float = 0.0) -> HeadView:
+    renderer.load(build_head(assets, parameters))
+    return renderer.render(*orbit_matrices(yaw_deg))
+
+
+def near_pixel(picture: np.ndarray, u: float, v: float, radius: int = 2) -> np.ndarray:
+    """The square around (u,v) in [0,1]."""
+    column, row = int(u * RESOLUTION), int(v * RESOLUTION)
+    return picture[row - radius : row + radius + 1, column - radius : column + radius + 1]
+
+
+class TestScans:
+    def test_missing_scans_are_named_with_the_way_to_get_them(self, tmp_path):
+        with pytest.raises(AssetsError, match=r"generic_neutral_mesh\.obj.*ICT-FaceKit") as caught:
+            read_scans(tmp_path)
+        assert str(tmp_path) in str(caught.value)
+
+    def test_a_missing_mode_is_named(self, scan_model, tmp_path):
+        name = "generic_neutral_mesh.obj"
+        (tmp_path / name).write_bytes((SCANS / name).read_bytes())
+        with pytest.raises(AssetsError, match=r"identity000\.obj.*ICT-FaceKit"):
+            read_scans(tmp_path)
+
+    def test_another_mesh_is_refused(self, tmp_path):
+        (tmp_path / "generic_neutral_mesh.obj").write_text("v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nf 1 2 3 4\n")
+        with pytest.raises(AssetsError, match="4 vertices instead of 26719"):
+            read_scans(tmp_path)
+
+    def test_the_repository_and_the_compact_file_are_the_same_model(self, scan_model, tmp_path, monkeypatch):
+        monkeypatch.setattr(scan_files, "SCAN_MODES", 2)
+        (tmp_path / "FaceXModel").mkdir()
+        name = "generic_neutral_mesh.obj"
+        (tmp_path / "FaceXModel" / name).write_bytes((SCANS / name).read_bytes())
+        for k in range(2):
+            rows = (f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in scan_model.neutral + scan_model.modes[k])
+            (tmp_path / "FaceXModel" / f"identity{k:03d}.obj").write_text("\n".join(rows))
+        np.testing.assert_allclose(read_scans(tmp_path).modes, scan_model.modes[:2], atol=1e-5)
+
+    def test_a_compiled_file_keeps_its_scans_and_takes_no_others(self, scanned, tmp_path):
+        path = tmp_path / "heads.npz"
+        scanned.save(path)
+        assert path.stat().st_size < 14 * 2**20
+        again = HeadAssets.load(path)
+        assert again.scans
+        np.testing.assert_array_equal(again.scans.modes, scanned.scans.modes)
+        with pytest.raises(AssetsError, match="holds its own scans"):
+            HeadAssets.load(path, SCANS)
+
+    def test_without_scans_their_entries_change_nothing(self, assets):
+        plain = sample_parameters(6)
+        skins = [build_head(assets, plain.replace(scan__share=share)).parts[0].positions for share in (0.0, 1.0)]
+        assert not assets.scans
+        np.testing.assert_array_equal(skins[0], skins[1])
+
+    def test_a_share_of_zero_is_makehumans_own_face(self, assets, scanned):
+        own = sample_parameters(6).replace(scan__share=0.0)
+        skins = [build_head(source, own).parts[0].positions for source in (assets, scanned)]
+        np.testing.assert_allclose(skins[0], skins[1], atol=2e-6)
+
+    def test_modes_move_the_chin_and_the_nose_as_they_move_the_scans(self, scanned, scan_model):
+        for vertex, number in ((scanned.landmarks[0], 8), (scanned.landmarks[3], 27)):
+            here = scanned.scans.modes[:, vertex].astype(float)
+            there = scan_model.modes[:, MULTI_PIE[number]] @ scanned.scans.rotation.T
+            scale = (here * there).sum() / (there**2).sum()
+            assert 0.08 < scale < 0.105  # decimetres of MakeHuman's head per centimetre of the scans'
+            assert np.abs(here - scale * there).max() < 0.15 * np.abs(here).max()
+
+    def test_faces_measure_as_the_scans_do(self, scanned, scan_model):
+        there = measure(scanned_heads(scan_model, 80, scanned.scans.rotation))
+        here = measure(synthetic_heads(scanned, 80, 1.0))
+        off = np.abs(here.mean(0) - there.mean(0))
+        # standard errors of two means of 80 reach 0.003
+        assert off.max() < 0.008, MEASURES[int(off.argmax())]
+        ratio = here.std(0) / there.std(0)
+        assert 0.7 < ratio.min() and ratio.max() < 1.7, dict(zip(MEASURES, ratio.round(2)))
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_the_eyes_of_scanned_faces_fall_where_ffhq_alignment_puts_them(self, scanned, seed):
+        head = build_head(scanned, sample_parameters(seed).replace(scan__share=1.0))
+        eyes = next(part for part in head.parts if part.name == "eyes").positions
+        centres = np.stack([eyes[eyes[:, 0] < 0].mean(0), eyes[eyes[:, 0] > 0].mean(0)])
+        pixels, _ = project(centres, *orbit_matrices(0))
+        np.testing.assert_allclose(pixels * 256, [[97, 118], [159, 118]], atol=9)
+
+
+DIM = dict(light__strength=0.2, light__ambient=0.5, lighting__second_strength=0.0, light__side=0.0)
+
+
+class TestLight:
+    @pytest.mark.parametrize("side", [-1.0, 1.0])
+    def test_the_key_light_comes_from_its_azimuth(self, assets, renderer, side):
+        lit = BALD.replace(**DIM | dict(light__strength=2.0, light__azimuth=1.2 * side, light__elevation=0.2))
+        rgb = look(renderer, assets, lit).rgb.astype(float)
+        left, right = near_pixel(rgb, 0.40, 0.60).mean(), near_pixel(rgb, 0.60, 0.60).mean()
+        assert (right - left) * side > 25
+
+    def test_the_second_light_has_its_own_side_and_colour(self, assets, renderer):
+        dim = BALD.replace(**DIM)
+        more = dict(lighting__second_strength=1.2, lighting__second_azimuth=1.3, lighting__second_warmth=0.3)
+        added = look(renderer, assets, dim.replace(**more)).rgb.astype(float) - look(renderer, assets, dim).rgb
+        assert near_pixel(added, 0.62, 0.60).mean() > near_pixel(added, 0.38, 0.60).mean() + 20
+        red, _, blue = near_pixel(added, 0.62, 0.60).mean((0, 1))
+        assert red > blue + 10
+
+    def test_soft_light_has_no_hard_edge_of_shadow(self, assets, renderer):
+        sun = BALD.replace(**DIM | dict(light__strength=2.2, light__azimuth=0.9, light__elevation=0.5))
+        steepest = []
+        for softness in (0.0, 1.0):
+            grey = look(renderer, assets, sun.replace(lighting__softness=softness)).rgb.astype(float).mean(2)
+            neck = grey[
+                int(0.93 * RESOLUTION) : int(0.98 * RESOLUTION), int(0.35 * RESOLUTION) : int(0.65 * RESOLUTION)
+            ]
+            steepest.append(np.percentile(np.abs(np.diff(neck, axis=1)), 98))
+        assert steepest[1] < 0.7 * steepest[0], steepest
+
+    def test_exposure_and_shine_brighten(self, assets, renderer):
+        plain = BALD.replace(lighting__exposure=0.0, lighting__shine=0.0, light__azimuth=0.0, light__strength=1.4)
+        base = look(renderer, assets, plain).rgb.astype(float)
+        brighter = look(renderer, assets, plain.replace(lighting__exposure=0.5)).rgb
+        shiny = look(renderer, assets, plain.replace(lighting__shine=1.2)).rgb - base
+        assert brighter.mean() > 1.1 * base.mean()
+        assert near_pixel(shiny, 0.5, 0.30).mean() > 3  # the forehead
+
+    def test_highlights_do_not_move_with_the_camera(self, assets, renderer):
+        shiny = BALD.replace(lighting__shine=1.2, light__strength=1.6)
+        renderer.load(build_head(assets, shiny))
+        cameras = [orbit_matrices(yaw) for yaw in (-12, 12)]
+        first, second = (renderer.render(*camera) for camera in cameras)
+        points = unproject(first.depth, *cameras[0])
+        place, depth = project(points, *cameras[1])
+        column, row = np.moveaxis(np.clip(np.floor(place * RESOLUTION).astype(int), 0, RESOLUTION - 1), -1, 0)
+        same = (first.alpha > 0.99) & (np.abs(depth - second.depth[row, column]) < 0.004)
+        assert np.median(np.abs(first.rgb[same].astype(int) - second.rgb[row, column][same])) <= 3
+
+
+class TestHair:
+    @pytest.mark.parametrize("style", ["bob01", "bob02", "short03"])
+    def test_a_fringe_leaves_the_eyes_free(self, assets, renderer, style):
+        worn = BALD.replace(scan__share=0.0, locks__fringe=0.6, locks__wave=0.0, locks__curl=0.0)
+        bald, fringed = (look(renderer, assets, head) for head in (worn, worn.with_hairstyle(style)))
+        for u in (0.40, 0.60):
+            np.testing.assert_allclose(near_pixel(fringed.depth, u, 0.46), near_pixel(bald.depth, u, 0.46), atol=0.01)
+        assert (fringed.alpha > 0.5).sum() > 1.03 * (bald.alpha > 0.5).sum()
+
+    def ear(self, assets: HeadAssets, parameters: HeadParameters) -> tuple[float, float]:
+        """Where the ear that looks at a camera on the right is in its picture."""
+        skin = build_head(assets, parameters).parts[0]
+        shell = skin.positions[(skin.rest[:, 0] > 0.80) & (np.abs(skin.rest[:, 1] - 7.1) < 0.15)]
+        (u, v), _ = project(shell.mean(0), *orbit_matrices(90))
+        return float(u), float(v)
+
+    def test_long_hair_hides_the_ear_and_is_opaque(self, assets, renderer):
+        bald = BALD.replace(locks__curl=0.0)
+        u, v = self.ear(assets, bald)
+        bare, hidden = (look(renderer, assets, head, 90) for head in (bald, bald.with_hairstyle("long01")))
+        assert (near_pixel(hidden.alpha, u, v) > 0.99).all()
+        assert (near_pixel(bare.depth, u, v) - near_pixel(hidden.depth, u, v)).min() > 0.005
+
+    @pytest.mark.parametrize("style", ["short01", "short02", "short03", "short04", "ponytail01"])
+    def test_short_and_tied_hair_shows_the_ear(self, assets, renderer, style):
+        u, v = self.ear(assets, BALD)
+        bare, shown = (look(renderer, assets, head, 90) for head in (BALD, BALD.with_hairstyle(style)))
+        np.testing.assert_allclose(near_pixel(shown.depth, u, v), near_pixel(bare.depth, u, v), atol=0.004)
+
+    def test_receding_hair_shows_the_scalp_in_front_and_keeps_the_nape(self, assets, renderer):
+        full = BALD.with_hairstyle("short04").replace(hair__lightness=0.0, hair__grey=0.0, skin__melanin=0.1)
+        pictures = [look(renderer, assets, full.replace(locks__receding=r), 0).rgb.astype(float) for r in (0.0, 0.8)]
+        crowns = [near_pixel(picture, 0.5, 0.17).mean() for picture in pictures]
+        assert crowns[1] > crowns[0] + 40
+        backs = [look(renderer, assets, full.replace(locks__receding=r), 180).rgb.astype(float) for r in (0.0, 0.8)]
+        assert abs(near_pixel(backs[1], 0.5, 0.55).mean() - near_pixel(backs[0], 0.5, 0.55).mean()) < 12
+
+    def test_cropped_hair_stands_off_the_scalp_from_its_shortest_length_on(self, assets):
+        shaven, cropped = (build_head(assets, BALD.replace(hair__length=length)) for length in (0.2, 0.8))
+        assert all(part.name != "hair" for part in shaven.parts)
+        hair = next(part for part in cropped.parts if part.name == "hair")
+        assert 0.004 < hair.fur < 0.1 and hair.shells >= 4
+
+    def test_grey_and_dye_change_the_hair_alone(self, assets, renderer):
+        dark = BALD.with_hairstyle("long01").replace(hair__lightness=0.1, hair__grey=0.0, locks__dye=0.0)
+        plain, grey, dyed = (
+            look(renderer, assets, head, 180).rgb.astype(float)
+            for head in (dark, dark.replace(hair__grey=1.0), dark.replace(locks__dye=1.0, locks__dye_hue=0.67))
+        )
+        assert near_pixel(grey, 0.5, 0.4, 8).mean() > near_pixel(plain, 0.5, 0.4, 8).mean() + 40
+        red, _, blue = near_pixel(dyed, 0.5, 0.4, 8).mean((0, 1))
+        assert blue > red + 15
+
+    def test_strands_have_contrast_at_one_to_two_pixels_across_and_little_along(self, assets):
+        fine = HeadRenderer(256)
+        straight = BALD.with_hairstyle("long01").replace(
+            hair__lightness=0.5, hair__grey=0.0, locks__wave=0.0, locks__curl=0.0, lighting__exposure=0.0
+        )
+        fine.load(build_head(assets, straight))
+        grey = fine.render(*orbit_matrices(180)).rgb.astype(float).mean(2)[110:200, 90:166]  # strands hang down
+        across, along = np.abs(np.diff(grey, axis=1)).mean(), np.abs(np.diff(grey, axis=0)).mean()
+        assert across > 2.5 and across > 2.5 * along
+
+
+class TestWear:
+    def test_glasses_are_before_the_eyes_and_reach_the_ears(self, assets, renderer):
+        bare = BALD.replace(wear__glasses=0.0, wear__hat=0.0, wear__headband=0.0)
+        dark = bare.replace(wear__glasses=1.0, wear__glasses_dark=1.0)
+        eyes, lenses = (look(renderer, assets, head) for head in (bare, dark))
+        for u in (0.39, 0.61):
+            assert (near_pixel(eyes.depth, u, 0.47, 1) - near_pixel(lenses.depth, u, 0.47, 1)).min() > 0.002
+            assert near_pixel(lenses.rgb, u, 0.47, 1).mean() < 70
+        worn = next(part for part in build_head(assets, dark).parts if part.name == "glasses").positions
+        assert np.ptp(worn[:, 2]) > 0.15 and np.ptp(worn[:, 0]) > 0.25
+
+    @pytest.mark.parametrize("style", ["none", "short03", "long01"])
+    def test_a_cap_covers_the_crown_and_no_hair_comes_through(self, assets, renderer, style):
+        worn = BALD.with_hairstyle(style).replace(
+            wear__hat=1.0, wear__glasses=0.0, wear__hat_lightness=0.9, wear__hat_hue=0.33, hair__lightness=0.0,
+            lighting__exposure=0.0, light__strength=1.3, light__ambient=0.8,
+        )  # fmt: skip
+        for yaw in (0, 90, 180):
+            view = look(renderer, assets, worn, yaw)
+            top = np.argwhere(view.alpha > 0.99)[:, 0].min()
+            crown = view.rgb[top + 3 : top + 10, RESOLUTION // 2 - 6 : RESOLUTION // 2 + 6].astype(float)
+            assert crown[..., 1].min() > 70  # a light green cap over black hair
+
+    def test_nothing_is_worn_below_one_half(self, assets):
+        bare = BALD.replace(wear__glasses=0.4, wear__hat=0.4, wear__headband=0.4)
+        assert {part.name for part in build_head(assets, bare).parts} <= {"skin", "eyes", "lashes", "teeth", "hair"}

@@ -7,15 +7,18 @@ from numpy.typing import NDArray
 
 from pmv.training.heads.appearance import HAIR_LOOKS, light, material
 from pmv.training.heads.assets import LASHES, FittedPart, HeadAssets
-from pmv.training.heads.hairstyles import SKULL_CENTRE, Hairstyle
+from pmv.training.heads.hairstyles import CROWN, SKULL_CENTRE, Hairstyle, scalp_distance
 from pmv.training.heads.meshes import normalise, vertex_normals
-from pmv.training.heads.parameters import HeadParameters
+from pmv.training.heads.parameters import SCAN_MODE_NAMES, HeadParameters
 from pmv.training.heads.shape import target_weights
+from pmv.training.heads.wear import cap, glasses, hat_heights, pressed
 
 _REST_EYE_MIDDLE = np.array([0.0, 7.284, 1.245])
 _UNSEEN_DISTANCE = 0.4  # what a bald scalp counts as its distance to the hair, decimetres
 _BEARD_BOX = (np.array([-1.15, 5.85, 0.1]), np.array([1.15, 7.15, 2.2]))  # rest positions that can carry a beard
 _FULL_BEARD = 0.20  # decimetres
+_OUTWARD = 0.056  # radians that the scans' eyes look outward of their eyeballs' middle, by their irises
+_SHAVEN = 0.3  # hair/length of style `none` up to which no hair stands off the scalp
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,13 @@ class Part:
     """One mesh of a head.
 
     Attributes:
-        name: skin, beard, eyes, lashes, teeth or hair; it chooses the material.
+        name: skin, beard, eyes, lashes, teeth, glasses, cap or hair; it chooses the material.
         positions, normals: float32 [V,3] in world units.
         rest: float32 [V,3] position on the base mesh, in decimetres: masks and noise are functions of it.
         extra: float32 [V,4] and tangent: float32 [V,3]: what the part's material wants (see shaders/).
         triangles: int32 [T,3].
         fur: height of the outermost shell along the normals, world units; 0 for a bare surface.
+        shells: layers that the fur is drawn in.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Part:
     tangent: NDArray
     triangles: NDArray
     fur: float = 0.0
+    shells: int = 1
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Head:
     coarse_skin: NDArray
     bake_skin: NDArray
     material: dict[str, NDArray | float]
-    light: dict[str, NDArray]
+    light: dict[str, NDArray | float]
     pole: NDArray
     scale: float
     eye_texture: NDArray
@@ -98,22 +103,29 @@ class Head:
 
 
 @dataclass(frozen=True)
-class _Alignment:
-    """Into EG3D's space: world = (body − origin) · scale."""
+class Alignment:
+    """Into EG3D's space: world = (body − origin) · scale; called with points [...,3], gives them there."""
 
     origin: NDArray
     scale: float
 
     @classmethod
-    def of(cls, body: NDArray, assets: HeadAssets, size: float) -> "_Alignment":
-        left, right = body[assets.eye_cubes].mean(1)
-        middle = (left + right) / 2
-        eye_distance = np.linalg.norm(left - right)
-        mouth_distance = middle[1] - body[assets.mouth_seam][:, 1].mean()
+    def of(cls, body: NDArray, assets: HeadAssets, size: float) -> "Alignment":
+        return cls.of_points(body[assets.eye_cubes].mean(1), body[assets.mouth_seam].mean(0), size)
+
+    @classmethod
+    def of_points(cls, eyes: NDArray, mouth: NDArray, size: float) -> "Alignment":
+        """By the eyeballs' centres [2,3] and the middle of the lips' seam [3]."""
+        middle = eyes.mean(0)
+        eye_distance = np.linalg.norm(eyes[0] - eyes[1])
+        mouth_distance = middle[1] - mouth[1]
         # FFHQ aligns by the distances between the eyes and from the eyes to the mouth; the numbers put the eyes of the
         # frontal EG3D camera near pixels (97,118) and (159,118) of 256
         scale = size * 0.224 * 0.614 / ((eye_distance + 0.9 * mouth_distance) / 2)
         return cls(np.array([0.0, middle[1] - 0.024 / scale, middle[2] - 0.155 / scale]), float(scale))
+
+    def __call__(self, points: NDArray) -> NDArray:
+        return (points - self.origin) * self.scale
 
     def part(
         self,
@@ -125,11 +137,12 @@ class _Alignment:
         triangles: NDArray,
         tangent: NDArray | None = None,
         fur: float = 0.0,
+        shells: int = 1,
     ) -> Part:
         tangent = np.zeros_like(positions) if tangent is None else tangent
-        world = ((positions - self.origin) * self.scale).astype(np.float32)
+        world = self(positions).astype(np.float32)
         others = (np.ascontiguousarray(a, np.float32) for a in (normals, rest, extra, tangent))
-        return Part(name, world, *others, triangles=triangles, fur=fur * self.scale)
+        return Part(name, world, *others, triangles=triangles, fur=fur * self.scale, shells=shells)
 
 
 def _collar_cover(rest: NDArray, collar: float) -> NDArray:
@@ -139,7 +152,7 @@ def _collar_cover(rest: NDArray, collar: float) -> NDArray:
     return np.clip((height - rest[:, 1]) / 0.05, 0, 1)
 
 
-def _skin_parts(assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: _Alignment) -> list[Part]:
+def _skin_parts(assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: Alignment) -> list[Part]:
     skin = assets.skin
     positions = skin.subdivide(body)
     cover = _collar_cover(skin.rest, parameters["cloth/collar"])
@@ -163,8 +176,27 @@ def _skin_parts(assets: HeadAssets, parameters: HeadParameters, body: NDArray, a
         # eight shells of the fine mesh would cost more than all the rest; the hairs hide the difference
         triangles = skin.coarse_triangles[inside[skin.coarse_triangles].all(1)]
         fur = _FULL_BEARD * parameters["face_hair/beard-length"]
-        parts.append(alignment.part("beard", *drawn, triangles, atlas, fur))
+        parts.append(alignment.part("beard", *drawn, triangles, atlas, fur, shells=8))
+    if parameters.hairstyle == "none" and parameters["hair/length"] > _SHAVEN:
+        parts.append(_cropped_hair(assets, parameters, positions, normals, alignment))
     return parts
+
+
+def _cropped_hair(
+    assets: HeadAssets, parameters: HeadParameters, positions: NDArray, normals: NDArray, alignment: Alignment
+) -> Part:
+    """Hair of millimetres, or an afro's, as shells on the scalp itself."""
+    skin = assets.skin
+    rest = skin.rest[skin.source]
+    inside = scalp_distance(rest)
+    triangles = skin.coarse_triangles[(inside[skin.coarse_triangles] > -0.05).any(1)]
+    grown = (parameters["hair/length"] - _SHAVEN) / (1 - _SHAVEN)
+    fur = 0.02 + 0.08 * grown + 0.24 * parameters["locks/curl"] * grown * parameters["hair/volume"]
+    # thinner towards its border, as a barber leaves it: shells cannot be lower there, but strands can be fewer
+    extra = np.stack([np.zeros_like(inside), np.zeros_like(inside), np.maximum(inside, 0), np.ones_like(inside)], 1)
+    drawn = (positions[skin.source], normals[skin.source], rest, extra)
+    shells = int(np.clip(np.ceil(fur / 0.016), 4, 16))
+    return alignment.part("hair", *drawn, triangles, normalise(rest - SKULL_CENTRE - CROWN), fur, shells)
 
 
 def _squeezed(positions: NDArray) -> NDArray:
@@ -183,7 +215,7 @@ def _squeezed(positions: NDArray) -> NDArray:
 
 
 def _hair_part(
-    style: Hairstyle, assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: _Alignment
+    style: Hairstyle, assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: Alignment
 ) -> Part:
     flip = np.array([-1.0 if parameters["hair/mirrored"] < 0 else 1.0, 1.0, 1.0])
     # a mirrored style is fitted to the mirrored body and mirrored back, so that it still sits on a lopsided head
@@ -195,53 +227,88 @@ def _hair_part(
     skull = SKULL_CENTRE + worn_by[assets.eye_cubes].mean((0, 1)) - _REST_EYE_MIDDLE
     inward = (normals * (positions - skull)).sum(1) < 0
     normals[inward] *= -1
-    positions = positions + normals * (0.05 * parameters["hair/volume"])
+    positions = positions + normals * (0.08 * parameters["hair/volume"])
     look = HAIR_LOOKS[parameters.hairstyle]
     # the sign tells polar strands from straight ones, the size the gap to the skin (both constant or smooth on an
     # island)
     polar_and_gap = np.where(style.strand[:, 3] > 0.5, 1.0, -1.0) * (1.0 + style.skin_gap)
+    place, outward = positions[style.source], normals[style.source]
+    if hat_heights(parameters)[0] < 50:
+        place = pressed(parameters, place, outward, style.rest, style.skin_gap)
     part = alignment.part(
         "hair",
-        (positions * flip)[style.source],
-        (normals * flip)[style.source],
+        place * flip,
+        outward * flip,
         style.rest,
         np.column_stack([style.strand[:, :3], polar_and_gap]),
         style.triangles,
         style.tangent * flip,
         look.fur * (0.6 + 0.8 * parameters["hair/volume"]),
+        look.shells,
     )
     return replace(part, positions=_squeezed(part.positions))
 
 
-def _eye_part(assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: _Alignment) -> Part:
+def _turn(angle: float) -> NDArray:
+    """Rotation [3,3] about the y axis, towards +x for positive angles."""
+    return np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+
+
+def _eye_part(assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: Alignment) -> Part:
     eyes = assets.eyes
     positions = eyes.binding.fit(body)
     right, down = parameters["gaze/right"], parameters["gaze/down"]
-    turn = np.array([[np.cos(right), 0, np.sin(right)], [0, 1, 0], [-np.sin(right), 0, np.cos(right)]])
     nod = np.array([[1, 0, 0], [0, np.cos(down), -np.sin(down)], [0, np.sin(down), np.cos(down)]])
     centres = body[assets.eye_cubes].mean(1)
     middle = centres[:, 0].mean()
+    outward = _OUTWARD * (parameters["scan/share"] if assets.scans else 0.0)
     for centre in centres:
         side = (positions[:, 0] > middle) == (centre[0] > middle)
+        turn = _turn(right + (outward if centre[0] > middle else -outward))
         positions[side] = (positions[side] - centre) @ (turn @ nod).T + centre
     return _fitted("eyes", eyes, positions, alignment)
 
 
-def _fitted(name: str, part: FittedPart, positions: NDArray, alignment: _Alignment) -> Part:
+def _fitted(name: str, part: FittedPart, positions: NDArray, alignment: Alignment) -> Part:
     normals = vertex_normals(positions, part.quads)
     source = part.source
     return alignment.part(name, positions[source], normals[source], part.rest, part.extra, part.triangles)
 
 
+def _worn_parts(assets: HeadAssets, parameters: HeadParameters, body: NDArray, alignment: Alignment) -> list[Part]:
+    parts = []
+    if parameters["wear/glasses"] > 0.5:
+        eyes, (bridge, *ears) = body[assets.eye_cubes].mean(1), body[assets.landmarks[3:]]
+        worn = glasses(parameters, eyes, np.stack(ears), bridge)
+        parts.append(alignment.part("glasses", worn.positions, worn.normals, worn.rest, worn.extra, worn.triangles))
+    if hat_heights(parameters)[0] < 50:
+        skin = assets.skin
+        positions = skin.subdivide(body)
+        worn = cap(parameters, positions, vertex_normals(positions, skin.quads), skin.rest, skin.quads)
+        parts.append(alignment.part("cap", worn.positions, worn.normals, worn.rest, worn.extra, worn.triangles))
+    return parts
+
+
+def body_of(assets: HeadAssets, parameters: HeadParameters) -> NDArray:
+    """The morphed body [B,3]: MakeHuman's targets and, where the assets hold scans, `scan/share` of a scanned face."""
+    scanned = parameters["scan/share"] if assets.scans else 0.0
+    body = assets.targets.morph(assets.base, target_weights(parameters, scanned))
+    if scanned > 0:
+        coefficients = np.array([parameters[name] for name in SCAN_MODE_NAMES])
+        body += scanned * assets.scans.displacement(coefficients)
+    return body
+
+
 def build_head(assets: HeadAssets, parameters: HeadParameters) -> Head:
     """The head of a parameter vector: plain arrays, the same for the same input, drawn by `HeadRenderer`."""
-    body = assets.targets.morph(assets.base, target_weights(parameters))
-    alignment = _Alignment.of(body, assets, parameters["macro/size"])
+    body = body_of(assets, parameters)
+    alignment = Alignment.of(body, assets, parameters["macro/size"])
     parts = _skin_parts(assets, parameters, body, alignment)
     parts.append(_eye_part(assets, parameters, body, alignment))
     lashes = assets.lashes[LASHES[0] if parameters["makeup/lashes"] < 0.5 else LASHES[1]]
     for name, part in (("lashes", lashes), ("teeth", assets.teeth), ("teeth", assets.tongue)):
         parts.append(_fitted(name, part, part.binding.fit(body), alignment))
+    parts += _worn_parts(assets, parameters, body, alignment)
     style = assets.hairstyles.get(parameters.hairstyle)
     if style is not None:
         parts.append(_hair_part(style, assets, parameters, body, alignment))
@@ -252,7 +319,7 @@ def build_head(assets: HeadAssets, parameters: HeadParameters) -> Head:
         bake_skin=assets.skin.bake_triangles,
         material=material(parameters),
         light=light(parameters),
-        pole=np.array([0.0, 1.0, 0.0]) if style is None else style.pole,
+        pole=CROWN if style is None else style.pole,
         scale=alignment.scale,
         eye_texture=assets.eye_texture,
     )

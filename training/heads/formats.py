@@ -56,14 +56,17 @@ class Binding:
         return np.einsum("vkc,vk->vc", body[self.indices], self.weights) + self.offsets * scale
 
 
-def _lines(path: Path) -> list[str]:
+_MAKEHUMAN = (
+    "point at the data folder of a MakeHuman checkout that also holds the makehuman-assets (git clone "
+    "makehumancommunity/makehuman and makehumancommunity/makehuman-assets)"
+)
+
+
+def _lines(path: Path, advice: str = _MAKEHUMAN) -> list[str]:
     try:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise AssetsError(
-            f"{path}: {error.strerror}; point at the data folder of a MakeHuman checkout that also holds the "
-            "makehuman-assets (git clone makehumancommunity/makehuman and makehumancommunity/makehuman-assets)"
-        ) from None
+        raise AssetsError(f"{path}: {error.strerror}; {advice}") from None
 
 
 def read_obj(path: Path) -> ObjMesh:
@@ -90,6 +93,17 @@ def read_obj(path: Path) -> ObjMesh:
     return ObjMesh(
         np.array(vertices), np.array(uvs or [[0.0, 0.0]]), np.array(quads), np.array(uv_quads), np.array(groups)
     )
+
+
+def read_obj_vertices(path: Path, advice: str = _MAKEHUMAN) -> NDArray:
+    """The vertices float64 [V,3] of an OBJ alone, an order faster than `read_obj`.
+
+    Args:
+        path: the OBJ.
+        advice: what the error says where the file cannot be read.
+    """
+    rows = [line[2:] for line in _lines(path, advice) if line.startswith("v ")]
+    return np.array(" ".join(rows).split(), dtype=np.float64).reshape(len(rows), -1)[:, :3]
 
 
 def read_target(path: Path) -> tuple[NDArray, NDArray]:

@@ -20,6 +20,8 @@ from pmv.training.heads.meshes import adjacency, normalise, scatter_to_vertices,
 SKULL_CENTRE = np.array([0.0, 7.35, 0.35])
 """Middle of the skull on the base mesh."""
 _CROWN_BACK = (0.0, 0.85, -0.45)
+CROWN = np.array(_CROWN_BACK) / np.linalg.norm(_CROWN_BACK)
+"""Axis that short hair runs away from."""
 _TAIL = (0.0, 0.25, -1.0)
 # Strands of these styles run away from a pole on the skull; of the others along the texture's v or the card's long
 # axis.
@@ -95,11 +97,28 @@ def _strand_coordinates(name: str, rest: NDArray, uv: NDArray, quads: NDArray) -
             direction = axes[:, 1] if axes[1, 1] >= 0 else -axes[:, 1]
         else:
             direction = np.array([1.0, 0.0]) if name == "braid01" else np.array([0.0, 1.0])
-        size = np.linalg.norm(np.ptp(rest[chosen], axis=0)) / (np.linalg.norm(np.ptp(uv[chosen], axis=0)) + 1e-9)
-        along[chosen] = centred @ direction * size
+        sideways = np.array([direction[1], -direction[0]])
+        faces = quads[chosen[quads].all(1)]
+        long, wide = _stretch(rest[faces], uv[faces] @ direction, uv[faces] @ sideways)
+        along[chosen] = centred @ direction * long
         # 7.3 sets the islands apart, so that neighbouring cards do not share their strands
-        across[chosen] = centred @ np.array([direction[1], -direction[0]]) * size + island * 7.3
+        across[chosen] = centred @ sideways * wide + island * 7.3
     return across, along, polar
+
+
+def _stretch(corners: NDArray, along: NDArray, across: NDArray) -> tuple[float, float]:
+    """Decimetres per unit of two texture coordinates [F,4] over faces [F,4,3]: median |∂position/∂along| and
+    |∂position/∂across|. Textures of hair are often squeezed across the strands."""
+    one, two = corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 0]
+    a, b = (along[:, k] - along[:, 0] for k in (1, 3))
+    c, d = (across[:, k] - across[:, 0] for k in (1, 3))
+    determinant = a * d - b * c
+    proper = np.abs(determinant) > 1e-10
+    if not proper.any():
+        return 1.0, 1.0
+    by_along = (one * d[:, None] - two * c[:, None])[proper] / determinant[proper, None]
+    by_across = (two * a[:, None] - one * b[:, None])[proper] / determinant[proper, None]
+    return float(np.median(np.linalg.norm(by_along, axis=1))), float(np.median(np.linalg.norm(by_across, axis=1)))
 
 
 def _tangents(rest: NDArray, quads: NDArray, across: NDArray, along: NDArray, polar: NDArray, pole: NDArray) -> NDArray:
@@ -114,6 +133,17 @@ def _tangents(rest: NDArray, quads: NDArray, across: NDArray, along: NDArray, po
     tangent = scatter_to_vertices(quads, per_face, len(rest))
     tangent[polar > 0] = (rest - SKULL_CENTRE - pole)[polar > 0]
     return normalise(tangent)
+
+
+def scalp_distance(rest: NDArray) -> NDArray:
+    """How far [V] places on the base mesh's skin lie inside the part of the scalp that grows hair, decimetres (negative
+    outside); the shaders' scalp_hair without its noise."""
+    x, y, z = rest.T
+    line = y + 1.2 * np.maximum(0.0, 1.05 - z) - 7.95
+    sideburn = np.minimum(0.14 - np.abs(z - 0.70), np.minimum(y - 7.02, 8.0 - y))
+    grown = np.minimum(np.maximum(line, sideburn), y - 6.76 + 0.2 * np.maximum(0.0, z))
+    from_ear = 0.3 * (np.hypot((y - 7.09) / 0.29, (z - 0.49) / 0.19) - 1.0)
+    return np.where(np.abs(x) > 0.62, np.minimum(grown, from_ear), grown)
 
 
 def prepare_hairstyle(name: str, mesh: ObjMesh, binding: Binding, base: NDArray, skin: NDArray) -> Hairstyle:

@@ -14,6 +14,9 @@ HAIRSTYLES = (
 )  # fmt: skip
 """Hairstyles by their MakeHuman names; `none` is a shaved or bald head."""
 
+SCAN_MODES = 50
+"""How many of the scans' hundred modes of identity a head has; they hold 98 % of the face's variance."""
+
 # Per part of the head: MakeHuman's signed pairs (negative target, positive target) and the standard deviation of
 # each. Left
 # and right move together. Translations of the whole head, neck, mouth and nose to a side are left out: they only move
@@ -61,6 +64,7 @@ _SIGNED_PAIRS: dict[str, tuple[float, str]] = {
 _TWO_SIDED = {"cheek": "cheek", "eyes": "eye", "ears": "ear"}
 _HEAD_SHAPES = ("oval", "round", "rectangular", "square", "triangular", "invertedtriangular", "diamond")
 _ASYMMETRIES = ("brown-1", "cheek-1", "eye-4", "jaw-1", "mouth-1", "nose-1")
+SCAN_MODE_NAMES = tuple(f"scan/mode-{k:02d}" for k in range(SCAN_MODES))
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def _entries() -> list[Entry]:
         Entry("expression/pursing", "expression", 0.03, 0.11, 0.0, 0.6),
         Entry("expression/mouth-down", "expression", 0.03, 0.10, 0.0, 0.5),
         Entry("expression/squint", "expression", 0.06, 0.08, 0.0, 0.35),
-        Entry("expression/eyes-closed", "expression", 0.07, 0.19, 0.0, 1.0),
+        Entry("expression/eyes-closed", "expression", 0.20, 0.20, 0.0, 1.0),
         Entry("expression/brows-up", "expression", 0.20, 0.30, -0.8, 0.9),
         Entry("gaze/right", "gaze", 0.0, 0.10, -0.35, 0.35),
         Entry("gaze/down", "gaze", 0.0, 0.07, -0.22, 0.22),
@@ -177,19 +181,59 @@ def _entries() -> list[Entry]:
         Entry("cloth/lightness", "cloth", 0.40, 0.21, 0.05, 0.85),
         Entry("cloth/red", "cloth", 0.0, 0.05, -0.15, 0.15),
         Entry("cloth/blue", "cloth", 0.02, 0.05, -0.13, 0.17),
-        Entry("cloth/collar", "cloth", 5.55, 0.115, 5.2, 5.8),
-        Entry("light/azimuth", "light", 0.0, 0.55, -1.1, 1.1),
-        Entry("light/elevation", "light", 0.5, 0.22, 0.05, 0.9),
-        Entry("light/strength", "light", 1.35, 0.22, 0.8, 2.0),
-        Entry("light/warmth", "light", 0.0, 0.04, -0.12, 0.12),
-        Entry("light/ambient", "light", 0.75, 0.10, 0.5, 1.0),
+        Entry("cloth/collar", "cloth", 5.55, 0.13, 5.2, 5.98),
+        Entry("light/azimuth", "light", 0.0, 0.72, -2.0, 2.0),
+        Entry("light/elevation", "light", 0.5, 0.30, -0.25, 1.25),
+        Entry("light/strength", "light", 1.20, 0.42, 0.2, 2.4),
+        Entry("light/warmth", "light", 0.0, 0.08, -0.25, 0.25),
+        Entry("light/ambient", "light", 0.75, 0.19, 0.3, 1.3),
         Entry("light/side", "light", 0.0, 0.10, -0.25, 0.25),
+    ]
+    # Appended in version 3: what came before keeps its place in z.
+    rows += [
+        Entry("lighting/softness", "lighting", 0.45, 0.28, 0.0, 1.0),
+        Entry("lighting/second-strength", "lighting", 0.22, 0.36, 0.0, 1.6),
+        Entry("lighting/second-azimuth", "lighting", 0.0, 1.8, -3.1416, 3.1416),
+        Entry("lighting/second-warmth", "lighting", 0.0, 0.10, -0.35, 0.35),
+        Entry("lighting/ambient-warmth", "lighting", 0.0, 0.06, -0.2, 0.2),
+        Entry("lighting/tint", "lighting", 0.0, 0.02, -0.06, 0.06),
+        Entry("lighting/exposure", "lighting", 0.0, 0.25, -0.8, 0.7),
+        Entry("lighting/shine", "lighting", 0.40, 0.24, 0.0, 1.2),
+    ]
+    rows += [
+        Entry("locks/fringe", "locks", 0.5, 0.28, 0.0, 1.0),
+        Entry("locks/wave", "locks", 0.30, 0.28, 0.0, 1.0),
+        Entry("locks/curl", "locks", 0.12, 0.26, 0.0, 1.0),
+        Entry("locks/receding", "locks", 0.10, 0.20, 0.0, 1.0),
+        Entry("locks/dye", "locks", 0.04, 0.17, 0.0, 1.0),
+        Entry("locks/dye-hue", "locks", 0.5, 0.30, 0.0, 1.0),
+        Entry("locks/gloss", "locks", 0.8, 0.32, 0.1, 1.6),
+    ]
+    rows += [Entry("scan/share", "scan", 0.6, 0.49, 0.0, 1.0)]
+    rows += [Entry(name, "scan", 0.0, 1.0, -3.0, 3.0) for name in SCAN_MODE_NAMES]
+    rows += [
+        Entry("wear/glasses", "wear", 0.12, 0.33, 0.0, 1.0),  # worn above 0.5, as hats and headbands are
+        Entry("wear/glasses-width", "wear", 0.5, 0.29, 0.0, 1.0),
+        Entry("wear/glasses-height", "wear", 0.5, 0.29, 0.0, 1.0),
+        Entry("wear/glasses-squareness", "wear", 0.5, 0.29, 0.0, 1.0),
+        Entry("wear/glasses-thickness", "wear", 0.45, 0.29, 0.0, 1.0),
+        Entry("wear/glasses-lightness", "wear", 0.2, 0.22, 0.0, 1.0),
+        Entry("wear/glasses-dark", "wear", 0.12, 0.33, 0.0, 1.0),
+        Entry("wear/hat", "wear", 0.05, 0.22, 0.0, 1.0),
+        Entry("wear/headband", "wear", 0.04, 0.20, 0.0, 1.0),
+        Entry("wear/hat-height", "wear", 0.5, 0.29, 0.0, 1.0),
+        Entry("wear/hat-lightness", "wear", 0.5, 0.29, 0.0, 1.0),
+        Entry("wear/hat-hue", "wear", 0.5, 0.29, 0.0, 1.0),
+        Entry("wear/cloth-hue", "wear", 0.5, 0.29, 0.0, 1.0),
+        Entry("wear/cloth-saturation", "wear", 0.25, 0.25, 0.0, 0.9),
     ]
     return rows
 
 
 ENTRIES = tuple(_entries())
 """The layout of z."""
+_LATER = ("lighting", "locks", "scan", "wear")
+"""Groups that version 3 appended."""
 
 
 @dataclass(frozen=True)
@@ -322,12 +366,98 @@ def _sample_expression(rng: np.random.Generator) -> dict[str, float]:
     return values
 
 
+# Along which scanned faces turn male, African, Asian in MakeHuman's sense: unit vectors over the first modes, from a
+# ridge fit of the modes to the displacements of the face by MakeHuman's macro targets, similarities left out.
+_SCAN_DIRECTIONS = np.array(
+    [
+        [-0.50, 0.06, -0.05, -0.16, -0.16, -0.26, 0.55, -0.12, 0.47, 0.00, -0.17, 0.00, 0.17, -0.02, 0.04, 0.01],
+        [0.11, -0.13, -0.58, 0.63, 0.10, -0.17, 0.00, 0.04, 0.04, 0.00, 0.02, -0.04, -0.05, 0.19, 0.14, -0.09],
+        [-0.13, 0.34, 0.14, -0.70, -0.33, -0.03, -0.16, 0.25, 0.05, 0.00, -0.05, 0.13, 0.15, 0.03, -0.05, 0.12],
+    ]
+)
+_SCAN_CORRELATION = 0.55  # of what skin, hair and body say with what the scanned face says
+
+
+def scan_directions() -> NDArray:
+    """Unit vectors [3,SCAN_MODES] of the scans' modes along which faces turn male, African, Asian."""
+    directions = np.zeros((3, SCAN_MODES))
+    directions[:, : _SCAN_DIRECTIONS.shape[1]] = _SCAN_DIRECTIONS
+    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
+def _sample_scan(rng: np.random.Generator, male: float, african: float, asian: float) -> NDArray:
+    """Coefficients [SCAN_MODES] of a scanned face that goes with sex and ancestry, yet over all heads N(0,1) each,
+    uncorrelated, as the scans' own are."""
+    kinds = np.array([2 * male - 1, (african - 1 / 3) / 0.3075, (asian - 1 / 3) / 0.3075])
+    among_kinds = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, -0.5], [0.0, -0.5, 1.0]])  # ancestries: Dirichlet (0.45, …)
+    directions = _SCAN_CORRELATION * scan_directions().T
+    rest = np.eye(SCAN_MODES) - directions @ among_kinds @ directions.T
+    return directions @ kinds + np.linalg.cholesky(rest) @ rng.standard_normal(SCAN_MODES)
+
+
+_MAY_RECEDE = ("none", "short01", "short02", "short03", "short04")
+
+
+def _sample_locks(
+    rng: np.random.Generator, style: str, male: bool, african: float, old: float, child: float
+) -> dict[str, float]:
+    balding = male and child == 0 and style in _MAY_RECEDE and rng.random() < 0.25 + 0.5 * old
+    dyed = child == 0 and rng.random() < (0.03 if male else 0.10)
+    return {
+        "locks/fringe": rng.random(),
+        "locks/wave": rng.beta(1.0, 2.2),
+        "locks/curl": rng.uniform(0.5, 1.0) if rng.random() < 0.04 + 0.6 * african**2 else 0.0,
+        "locks/receding": rng.beta(1.3, 1.6) if balding else 0.0,
+        "locks/dye": rng.uniform(0.4, 1.0) if dyed else 0.0,
+        "locks/dye-hue": rng.random(),
+    }
+
+
+def _sample_wear(rng: np.random.Generator) -> dict[str, float]:
+    hat = rng.random()
+    even = (
+        "glasses-width",
+        "glasses-height",
+        "glasses-squareness",
+        "hat-height",
+        "hat-lightness",
+        "hat-hue",
+        "cloth-hue",
+    )
+    return {
+        "wear/glasses": float(rng.random() < 0.13),
+        "wear/glasses-dark": float(rng.random() < 0.12),
+        "wear/hat": float(hat < 0.05),
+        "wear/headband": float(hat > 0.96),
+        "wear/glasses-thickness": rng.beta(1.2, 1.5),
+        "wear/glasses-lightness": rng.beta(0.6, 2.4),
+        "wear/cloth-saturation": rng.beta(0.8, 2.4),
+        **{f"wear/{name}": rng.random() for name in even},
+    }
+
+
+def _sample_light(rng: np.random.Generator) -> dict[str, float]:
+    """From a cloudy sky (all around, no key) to a lamp in the dark; one in five key lights comes from far to the side,
+    a few from behind."""
+    contrast, level = rng.beta(1.7, 1.7), rng.normal(1.0, 0.08)
+    return {
+        "light/azimuth": rng.uniform(-2.0, 2.0) if rng.random() < 0.2 else rng.uniform(-1.1, 1.1),
+        "light/strength": (0.35 + 1.7 * contrast) * level,
+        "light/ambient": (1.08 - 0.66 * contrast) * level,
+        "lighting/softness": rng.beta(1.2, 1.4),
+        "lighting/second-strength": rng.uniform(0.1, 1.2) if rng.random() < 0.35 else 0.0,
+        "lighting/second-azimuth": rng.uniform(-np.pi, np.pi),
+        "lighting/exposure": rng.normal(0.0, 0.25),
+        "lighting/shine": rng.gamma(2.8, 0.145),
+    }
+
+
 def sample_parameters(seed: int) -> HeadParameters:
     """A random plausible head; the same seed always gives the same head. Entries that real heads couple (sex and
     beard, age
     and grey hair, ancestry and colours) are drawn together; the rest are independent and normal."""
     rng = np.random.default_rng(seed)
-    values = {entry.name: rng.normal(entry.mean, entry.scale) for entry in ENTRIES}
+    values = {entry.name: rng.normal(entry.mean, entry.scale) for entry in ENTRIES if entry.group not in _LATER}
     male = bool(rng.random() < 0.5)
     african, asian, european = rng.dirichlet([0.45, 0.45, 0.45])
     old = float(np.clip((rng.random() - 0.45) / 0.55, 0, 1)) ** 1.5
@@ -364,7 +494,17 @@ def sample_parameters(seed: int) -> HeadParameters:
         "makeup/eyes-hue": rng.random(),
         "makeup/lashes": rng.uniform(0.15, 0.5) if male else rng.uniform(0.5, 1.0),
         "cloth/lightness": rng.uniform(0.05, 0.78),
-        "light/azimuth": rng.uniform(-1.0, 1.0),
     }
+    later = np.random.default_rng([seed, 3])  # its own stream: what was drawn before version 3 stays as it was
+    values |= {entry.name: later.normal(entry.mean, entry.scale) for entry in ENTRIES if entry.group in _LATER}
+    modes = _sample_scan(later, float(male), african, asian)
+    values |= {name: float(mode) for name, mode in zip(SCAN_MODE_NAMES, modes)}
+    style = next(name for name in HAIRSTYLES if values[f"hairstyle/{name}"] > 0)
+    values |= _sample_light(later)
+    values |= _sample_wear(later)
+    values |= _sample_locks(later, style, male, african, old, child)
+    values["scan/share"] = float(later.random() < 0.64 and child == 0)
+    if values["scan/share"]:  # people keep still and wide-eyed to be scanned
+        values["expression/eyes-closed"] = min(1.0, values["expression/eyes-closed"] + later.uniform(0.05, 0.25))
     parameters = HeadParameters.from_values({name: float(value) for name, value in values.items()})
     return HeadParameters.from_values({name: parameters[name] for name in parameters.names})  # within the ranges

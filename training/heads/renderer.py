@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmv.errors import AssetsError
-from pmv.training.heads.appearance import HAIR_LOOKS
 from pmv.training.heads.build import Decal, Head, Part
 
 _SHADERS = Path(__file__).parent / "shaders"
-_PART_NUMBERS = {"skin": 0, "eyes": 1, "lashes": 2, "teeth": 3, "beard": 4, "hair": 5}
+_PART_NUMBERS = {"skin": 0, "eyes": 1, "lashes": 2, "teeth": 3, "beard": 4, "hair": 5, "cap": 6, "glasses": 7}
 _FURRY = ("beard", "hair")
 _ATTRIBUTES = (("position", 3), ("normal", 3), ("rest", 3), ("extra", 4), ("tangent", 3))
 _NEAR, _FAR = 0.5, 8.0
@@ -122,7 +121,7 @@ def _stretched(noise: NDArray, size: tuple[int, int]) -> NDArray:
 @cache
 def _strands() -> tuple[int, int, bytes]:
     """Width, height and bytes of the repeating strand texture: u across, v along the hair; channels: tone, thin
-    hairs, locks."""
+    hairs, locks, what sets a strand apart."""
     height, width = 256, 2048
     rng = np.random.default_rng(1)
 
@@ -130,8 +129,9 @@ def _strands() -> tuple[int, int, bytes]:
         drawn = _stretched(rng.random((rows, columns)), (height, width))
         return (drawn - drawn.mean()) / drawn.std() * 0.2 + 0.5
 
-    tone = 0.5 + 0.20 * (noise(8, 120) - 0.5) + 0.30 * (noise(14, 240) - 0.5) + 0.46 * (noise(20, 480) - 0.5)
-    channels = np.stack([tone, noise(16, 460), noise(8, 90), np.full((height, width), 0.5)], 2)
+    tone = 0.5 + 0.18 * (noise(8, 120) - 0.5) + 0.34 * (noise(12, 240) - 0.5) + 0.48 * (noise(12, 430) - 0.5)
+    tone += 0.30 * (noise(10, 760) - 0.5)
+    channels = np.stack([tone, noise(16, 460), noise(8, 90), noise(3, 410)], 2)
     return width, height, (np.clip(channels, 0, 1) * 255).astype(np.uint8).tobytes()
 
 
@@ -227,7 +227,7 @@ class HeadRenderer:
         screen = _source("screen.vert")
         tiles = dict(DIRECTIONS=len(self._directions), TILE_SIZE=_TILE_SIZE, TILE_COLUMNS=_TILE_COLUMNS)
         return {
-            "surface": make(surface, _source("common.glsl", "surface.frag", SHADOW_SIZE=float(_SHADOW_SIZE))),
+            "surface": make(surface, _source("common.glsl", "surface.frag", SHADOW_REACH=_REACH)),
             "depth": make(surface, _source("common.glsl", "depth.frag")),
             "cap": make(surface, _source("cap.frag")),
             "bake": make(_source("bake.vert"), _source("common.glsl", "bake.frag")),
@@ -338,11 +338,9 @@ class HeadRenderer:
         return texture
 
     def _shells(self, part: Part, full: bool) -> int:
-        if part.name == "beard":
-            return 8 if full else 4
-        if part.name != "hair" or not full:
-            return 1
-        return HAIR_LOOKS[self._head.parameters.hairstyle].shells if self._head else 1
+        if full:
+            return part.shells
+        return 4 if part.name == "beard" else 1
 
     def _draw_depth(self, matrix: NDArray, coarse: bool) -> None:
         self._set("depth", clip_from_world=matrix)
@@ -376,7 +374,7 @@ class HeadRenderer:
             points.release()
 
     def _cast_shadow(self, head: Head) -> None:
-        matrix = _orthographic(head.light["key_direction"])
+        matrix = _orthographic(np.asarray(head.light["key_direction"]))
         self._set("surface", light_from_world=matrix)
         self._context.enable_only(self._gl.DEPTH_TEST)
         self._shadow_target.use()

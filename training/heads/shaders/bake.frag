@@ -3,7 +3,7 @@ in vec3 v_position;
 in vec3 v_normal;
 in vec3 v_rest;
 in vec4 v_extra;  // distance to the hair, inside the mouth, under the cloth, ·
-uniform vec3 skin, lips, hair, brows, whiskers, cloth;
+uniform vec3 skin, lips, brows, whiskers, cloth;
 uniform vec4 brow_shape;  // height, thickness, slope, density
 uniform float lash_length, stubble, blush, mottle, wrinkles, freckles, eye_makeup, eye_makeup_hue, fine_seed, bald, bald_shadow;
 uniform sampler2D decal;
@@ -99,7 +99,7 @@ void main() {
     float region = beard_region(r);
     float hairs = beard_strands(r);
     float grain = smoothstep(0.35, 0.65, hairs);
-    vec3 shaven = mix(albedo, mix(whiskers, albedo, 0.35), 0.6);
+    vec3 shaven = mix(albedo * vec3(0.62, 0.64, 0.66), whiskers, 0.25);
     albedo = mix(albedo, shaven, region * stubble * (0.55 + 0.45 * grain));
     albedo = mix(albedo, whiskers * (0.45 + 0.9 * hairs), region * smoothstep(0.0, 0.8, beard) * (0.72 + 0.26 * grain));
 
@@ -116,19 +116,26 @@ void main() {
     float scalp = smoothstep(6.75, 7.0, r.y + max(0.0, 0.6 - r.z) * 0.5) * (1.0 - smoothstep(0.95, 1.25, r.z) * smoothstep(7.75, 7.55, r.y));
     scalp *= 1.0 - smoothstep(0.80, 0.84, ax) * smoothstep(7.6, 7.4, r.y);
     vec4 strand = texture(strand_texture, polar_place(r));
-    float strands = strand.r, baby = strand.g;
+    float curls = clamp(0.5 + 1.4 * (value_noise(r * 34.0) - 0.5), 0.0, 1.0);
+    float strands = mix(strand.r, curls, curly), baby = mix(strand.g, 0.5 + 0.3 * (curls - 0.5), curly);
     float clump = fractal_noise(r * 5.0 + 40.0) - 0.5;
-    float near = v_extra.x + clump * 0.16 + (strands - 0.5) * 0.12;
-    float solid = smoothstep(0.17, -0.01, near);
-    float wisps = smoothstep(0.24, 0.02, near + 0.05) * smoothstep(0.48, 0.70, baby) * 0.75;
+    float near = v_extra.x + clump * 0.16 + (strands - 0.5) * mix(0.12, 0.04, curly);
+    float beside_face = smoothstep(0.45, 0.65, r.z) * smoothstep(7.55, 7.40, r.y);  // sideburns end without a cloud around
+    near += 0.10 * beside_face;
+    near -= 0.12 * curly * smoothstep(7.45, 7.7, r.y);  // curls stand in a wall at the hairline, whose foot is dark
+    float solid = smoothstep(0.15, 0.02, near);
+    float wisps = smoothstep(0.22, 0.02, near + 0.05) * smoothstep(0.48, 0.70, baby) * 0.6;
     // under hair that stands off the head, too far from it to be found by distance, the scalp is overgrown too
     float overgrown = smoothstep(7.2, 7.5, r.y + max(0.0, 0.9 - r.z) * 0.55 - 0.12) * smoothstep(0.85, 0.79, ax);
     float hairline = r.y + 1.2 * max(0.0, 1.05 - r.z) + 0.15 * clump;
     float rooted = overgrown * smoothstep(7.90, 8.10, hairline + 0.20 * (baby - 0.5));
-    float painted = max(scalp * max(solid, wisps), rooted) * (1.0 - bald);
-    albedo = mix(albedo, hair * 0.45 * (0.45 + 1.1 * strands), painted * 0.94);
-    float shaved = overgrown * smoothstep(7.93, 8.12, hairline);
-    albedo = mix(albedo, mix(albedo, hair, 0.75), shaved * min(0.95, 1.3 * bald_shadow) * bald * (0.8 + 0.3 * fine));
+    rooted = max(rooted, scalp_hair(r, baby) * smoothstep(0.5, 0.35, r.z));  // behind the ears and down to the nape
+    float bare = smoothstep(-0.10, 0.10, baldness(r, strand.b));
+    vec3 mixed_hair = mix(hair, grey_hair, grey);
+    float painted = max(scalp * max(solid, wisps), rooted) * (1.0 - bald) * (1.0 - 0.93 * bare);
+    albedo = mix(albedo, mixed_hair * 0.45 * (0.45 + 1.1 * strands), painted * 0.94);
+    float shaved = scalp_hair(r, 0.5) * (1.0 - 0.85 * bare);
+    albedo = mix(albedo, mix(albedo * vec3(0.70, 0.72, 0.74), mixed_hair, 0.6), shaved * bald_shadow * bald * (0.75 + 0.4 * fine));
 
     albedo = mix(albedo, vec3(0.50, 0.19, 0.17), v_extra.y);
 

@@ -18,9 +18,11 @@ uniform int part;
 uniform int fringe;  // 0: the opaque core of hair, 1: its see-through rest, blended over the core
 uniform float specular;  // 0 leaves out everything that depends on the view
 uniform vec3 camera_position;
-uniform vec3 skin, hair, brows, whiskers, iris;
+uniform vec3 cap_colour, frame;
+uniform vec3 skin, brows, whiskers, iris;
 uniform float lash_length;
-uniform vec3 key_direction, key_colour, sky, ground, fill_x, fill_z;
+uniform vec3 key_direction, key_colour, second_direction, second_colour, sky, ground, fill_x, fill_z;
+uniform float shadow_reach, exposure, shine, hair_gloss;
 
 layout(location = 0) out vec4 out_colour;
 layout(location = 1) out vec4 out_depth;
@@ -29,18 +31,22 @@ vec3 ambient(vec3 n) {
     return max(vec3(0.03), mix(ground, sky, n.y * 0.5 + 0.5) + fill_x * n.x + fill_z * n.z);
 }
 
+// Share of the key light that arrives, in [0,1]: a disc of taps in a sunflower's order.
 float key_visibility() {
     vec3 place = v_light_place.xyz / v_light_place.w * 0.5 + 0.5;
+    float reach = shadow_reach / (2.0 * SHADOW_REACH);
+    float bias = 0.002 + 0.35 * reach;
     float sum = 0.0;
-    for (int i = 0; i < 4; i++) {
-        vec2 corner = vec2(float(i & 1), float(i >> 1)) * 2.0 - 1.0;
-        sum += texture(shadow_map, vec3(place.xy + corner * (1.2 / SHADOW_SIZE), place.z - 0.004));
+    for (int i = 0; i < 11; i++) {
+        float angle = float(i) * 2.3999632;
+        vec2 tap = sqrt((float(i) + 0.5) / 11.0) * reach * vec2(cos(angle), sin(angle));
+        sum += texture(shadow_map, vec3(place.xy + tap, place.z - bias));
     }
-    return sum / 4.0;
+    return sum / 11.0;
 }
 
 vec3 tone_mapped(vec3 c) {
-    c *= 0.80;
+    c *= 0.80 * exposure;
     c = c * (1.0 + c * 0.12) / (1.0 + c * 0.55);
     return pow(clamp(c, 0.0, 1.0), vec3(1.0 / 2.2));
 }
@@ -49,6 +55,9 @@ void main() {
     vec3 n = normalize(v_normal);
     vec3 to_camera = normalize(camera_position - v_position);
     vec3 view = specular > 0.5 ? to_camera : n;
+    // Without view-dependent light, highlights are painted on where a camera in front would see them.
+    vec3 to_front = normalize(vec3(0.0, 0.0, 2.7) - v_position);
+    vec3 gloss_view = specular > 0.5 ? to_camera : to_front;
     vec3 albedo = vec3(0.5);
     vec3 sheen = vec3(0.0);
     float gloss = 0.0, sharpness = 20.0, scatter = 0.0, open = v_occlusion, opacity = 1.0;
@@ -91,6 +100,16 @@ void main() {
         gloss = 0.5;
         sharpness = 50.0;
         open = max(open * 0.9, 0.2);
+    } else if (part == PART_CAP) {
+        float height = hat_height(v_rest);
+        if (height < hat_low || height > hat_high) discard;
+        float ribs = sin(atan(v_rest.x, v_rest.z - 0.3) * 70.0) * 0.5 + 0.5;
+        albedo = cap_colour * (0.72 + 0.30 * ribs + 0.25 * (value_noise(v_rest * 40.0) - 0.5));
+    } else if (part == PART_GLASSES) {
+        albedo = v_extra.x > 0.5 ? vec3(0.012, 0.011, 0.012) : frame;
+        gloss = 0.8;
+        sharpness = 60.0;
+        open = max(open, 0.4);
     } else if (part == PART_BEARD) {
         float hairs = beard_strands(v_rest), region;
         opacity = beard_opacity(v_rest, v_shell, hairs, region);
@@ -99,11 +118,11 @@ void main() {
         open *= mix(0.6, 1.0, v_shell);
         scatter = 0.0;
     } else {
-        float tone, drift;
-        opacity = hair_opacity(v_rest, v_extra, v_shell, tone, drift);
+        float tone, drift, own;
+        opacity = hair_opacity(v_rest, v_extra, v_shell, tone, drift, own);
         if (fringe == 0 ? opacity < 0.8 : (opacity >= 0.8 || opacity < 0.03)) discard;
         if (dot(n, to_camera) < 0.0 && !gl_FrontFacing) n = -n;
-        albedo = hair * (0.35 + 1.9 * tone * tone) * mix(0.55, 1.1, shells > 1 ? v_shell : 0.8);
+        albedo = hair_colour(v_rest, own) * (0.42 + 1.5 * tone * tone) * mix(0.5, 1.1, shells > 1 ? v_shell : 0.8);
         albedo *= 0.85 + 0.3 * drift;
         // two highlights of Kajiya and Kay's model, shifted along the strand (Marschner et al. 2003)
         vec3 strand = normalize(v_tangent + (tone - 0.5) * 1.3 * n);
@@ -111,28 +130,33 @@ void main() {
         vec3 halfway = normalize(key_direction + view);
         float first = dot(strand, halfway), second = dot(normalize(strand + n * 0.15), halfway);
         float sharp = pow(sqrt(max(0.0, 1.0 - first * first)), 60.0), wide = pow(sqrt(max(0.0, 1.0 - second * second)), 16.0);
-        sheen = (vec3(0.045) * sharp * specular + albedo * 0.9 * wide) * (1.0 - curly * 0.8) * (0.3 + tone);
+        sheen = (vec3(0.055) * sharp * hair_gloss + albedo * 0.9 * wide) * (1.0 - curly * 0.8) * (0.15 + 1.7 * tone * tone);
     }
     if (fringe == 0) opacity = 1.0;
 
-    float lit = key_visibility();
     float facing = dot(n, key_direction);
+    float lit = facing > -0.45 ? key_visibility() : 0.0;  // no material takes light from further behind
     vec3 direct = vec3(max(facing, 0.0)) * lit;
     vec3 open_colour = vec3(open);
     if (part == PART_SKIN) {  // light bleeds past the shadow's edge, red furthest
-        vec3 wrap = vec3(0.38, 0.18, 0.12) * scatter;
+        vec3 wrap = vec3(0.30, 0.18, 0.13) * scatter;
         direct = clamp((vec3(facing) + wrap) / (1.0 + wrap), 0.0, 1.0) * mix(vec3(lit), vec3(sqrt(lit)), wrap);
         open_colour = pow(vec3(clamp(open, 0.02, 1.0)), mix(vec3(1.0), vec3(1.05, 1.25, 1.35), scatter));
     } else if (part == PART_HAIR || part == PART_BEARD) {
         direct = vec3(clamp(facing * 0.7 + 0.3, 0.0, 1.0)) * lit;
     }
-    vec3 colour = albedo * (key_colour * direct + ambient(n) * open_colour);
+    float second_facing = dot(n, second_direction);
+    vec3 second = second_colour * max(second_facing, 0.0) * smoothstep(0.15, 0.75, open);
+    vec3 colour = albedo * (key_colour * direct + second + ambient(n) * open_colour);
     colour += sheen * (key_colour * lit * 1.1 + ambient(n) * 0.25 * open);
-    if (gloss * specular > 0.0) {
-        vec3 halfway = normalize(key_direction + view);
-        float fresnel = 0.04 + 0.576 * pow(1.0 - max(dot(n, view), 0.0), 5.0);
-        colour += key_colour * lit * gloss * (sharpness + 8.0) / 25.0 * 0.045 * pow(max(dot(n, halfway), 0.0), sharpness) * step(0.0, facing);
-        colour += ambient(reflect(-view, n)) * fresnel * gloss * open * 0.6;
+    if (gloss > 0.0) {
+        float seen = dot(n, gloss_view);
+        float polish = gloss * shine * (sharpness + 8.0) / 25.0 * 0.045 * smoothstep(0.0, 0.25, seen);
+        vec3 halfway = normalize(key_direction + gloss_view), other = normalize(second_direction + gloss_view);
+        colour += key_colour * lit * polish * pow(max(dot(n, halfway), 0.0), sharpness) * smoothstep(0.0, 0.1, facing);
+        colour += second_colour * open * polish * pow(max(dot(n, other), 0.0), sharpness) * smoothstep(0.0, 0.1, second_facing);
+        float fresnel = 0.04 + 0.576 * pow(1.0 - max(seen, 0.0), 5.0) * specular;
+        colour += ambient(reflect(-gloss_view, n)) * fresnel * gloss * shine * open * 0.6;
     }
     if (part == PART_EYES) {  // a catchlight; without specular it is painted where a frontal viewer would see it
         vec3 halfway = normalize(normalize(vec3(0.25, 0.35, 1.0)) + (specular > 0.5 ? view : vec3(0.0, 0.0, 1.0)));

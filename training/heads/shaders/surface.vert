@@ -12,6 +12,7 @@ uniform mat4 light_from_world;
 uniform float fur;
 uniform int shells;
 uniform float clip_box;
+uniform float shadow_reach;  // world units
 uniform int part;
 uniform int outermost_first;  // nearer shells first let the depth test spare the rest; blending wants them last
 
@@ -37,7 +38,8 @@ void main() {
     v_extra = extra;
     v_tangent = tangent;
     v_occlusion = occlusion;
-    v_light_place = light_from_world * vec4(v_position, 1.0);
+    // off the surface by about the reach of the soft shadow, so that no surface shades itself
+    v_light_place = light_from_world * vec4(v_position + normal * (0.004 + 0.6 * shadow_reach), 1.0);
     v_depth = (camera_from_world * vec4(v_position, 1.0)).z;
     gl_Position = clip_from_world * vec4(v_position, 1.0);
     gl_ClipDistance[0] = clip_box - v_position.x;
