@@ -31,7 +31,8 @@ def generator_of(z_dim: int, linear: bool) -> EG3DGenerator:
         mapping = generator.backbone.mapping
         for i in range(mapping.num_layers):
             layer = mapping.get_submodule(f"fc{i}")
-            layer.get_parameter("bias").fill_(3000.0)  # times the rate of 0.01: no unit is ever below zero
+            # times the rate of 0.01: no unit is ever below zero, though later layers see the first one's large outputs
+            layer.get_parameter("bias").fill_(3000.0 if i == 0 else 30000.0)
     return generator
 
 
