@@ -269,7 +269,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.smoke:
         smoke = dict(pictures=1500.0, half_until=0.2, raw_until=0.4, adversarial_from=0.6, judge_warmup=60.0)
-        smoke |= dict(warmup=100.0, ema_half_life=100.0, piece_minutes=2.0, log_seconds=2.0)
+        smoke |= dict(warmup=100.0, ema_half_life=100.0, piece_minutes=10.0, log_seconds=2.0)
         smoke |= dict(train_heads=8 * options.workers, held_out=4, start_heads=16, judge_seconds=8.0, save_seconds=10.0)
         for name, value in smoke.items():
             setattr(options, name, value)
