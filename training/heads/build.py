@@ -6,11 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmv.training.heads.appearance import HAIR_LOOKS, light, material
-from pmv.training.heads.assets import HeadAssets
+from pmv.training.heads.assets import LASHES, FittedPart, HeadAssets
 from pmv.training.heads.hairstyles import CROWN, SKULL_CENTRE, Hairstyle, scalp_distance
 from pmv.training.heads.meshes import normalise, vertex_normals
 from pmv.training.heads.parameters import SCAN_MODE_NAMES, HeadParameters
-from pmv.training.heads.parts import LASHES, FittedPart
 from pmv.training.heads.shape import target_weights
 from pmv.training.heads.wear import cap, glasses, hat_heights, pressed
 
