@@ -34,7 +34,7 @@ from pmv.pictures.images import resize, to_uint8, write_png
 from pmv.pictures.masks import dilate
 from pmv.pictures.sheets import tile
 from pmv.training.directions import changed
-from pmv.training.heads import HeadAssets, HeadParameters, HeadRenderer, build_head, sample_parameters
+from pmv.training.heads import HeadParameters, HeadRenderer, build_head, load_assets, sample_parameters
 from pmv.training.heads.attributes import ATTRIBUTES, latents_of, values_of
 from pmv.training.heads.demo_portraits import PORTRAITS
 
@@ -105,7 +105,7 @@ def main(run: Path, makehuman: Path, portrait: str, out: Path) -> None:
     inversion = load_inversion(run)
     header = read_header(run / "inversion.safetensors")
     directions = load_directions(header["generator"], header["generator_hash"])
-    assets, renderer = HeadAssets.load(makehuman), HeadRenderer(SIZE, supersample=2, specular=True)
+    assets, renderer = load_assets(makehuman), HeadRenderer(SIZE, supersample=2, specular=True)
     values = values_of(sample_parameters(whose.seed).z[None])
     seen = torch.tensor([0.0, -YAW, YAW])
     truth = Camera.orbit((whose.yaw_deg + seen).deg2rad(), torch.full((3,), whose.pitch_deg).deg2rad())

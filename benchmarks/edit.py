@@ -122,11 +122,11 @@ class Truth:
     """
 
     def __init__(self, makehuman: Path, seed: int, size: int) -> None:
-        from pmv.training.heads import HeadAssets, HeadRenderer, build_head, sample_parameters
+        from pmv.training.heads import HeadRenderer, build_head, load_assets, sample_parameters
 
         self.size = size
         self.camera = Camera.orbit(0.0, 0.0)
-        self.head = build_head(HeadAssets.load(makehuman), sample_parameters(seed=seed))
+        self.head = build_head(load_assets(makehuman), sample_parameters(seed=seed))
         self.renderer = HeadRenderer(512, supersample=4, specular=True, texture_size=2048)
 
     def draw(self, head: Any, cameras: Camera) -> tuple[Tensor, Tensor]:

@@ -102,9 +102,9 @@ def _draw_heads(makehuman: Path, heads: int) -> list[tuple[str, np.ndarray, np.n
     """Seed, picture over light grey uint8 [S,S,3] and z-depth [S,S] of held-out heads from the front; the depth is 0
     where hair or a beard hides the skin."""
     from pmv.training.data import HELD_OUT_SEED
-    from pmv.training.heads import HeadAssets, HeadRenderer, build_head, sample_parameters
+    from pmv.training.heads import HeadRenderer, build_head, load_assets, sample_parameters
 
-    assets, renderer, camera = HeadAssets.load(makehuman), HeadRenderer(resolution=_SIZE), Camera.orbit(0.0, 0.0)
+    assets, renderer, camera = load_assets(makehuman), HeadRenderer(resolution=_SIZE), Camera.orbit(0.0, 0.0)
     pose = camera.cam2world[0].numpy(), camera.intrinsics[0].numpy()
     drawn = []
     for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + heads):

@@ -211,10 +211,10 @@ def held_out_layout(heads: int, resolution: int) -> PackLayout:
 def render_slots(pack: HeadPack, assets_path: Path, worker: int, workers: int, gpu: int | None = None) -> None:
     """Renders the heads of slots worker, worker + workers, … that are not ready yet. Ends when its parent process
     does."""
-    from pmv.training.heads import HeadAssets, HeadParameters, HeadRenderer, build_head
+    from pmv.training.heads import HeadParameters, HeadRenderer, build_head, load_assets
 
     parent = os.getppid()
-    assets = HeadAssets.load(assets_path)
+    assets = load_assets(assets_path)
     layout = pack.layout
     renderer = HeadRenderer(layout.resolution, layout.supersample, specular=False, device_index=gpu)
     seconds = {"build": 0.0, "load": 0.0, "render": 0.0}
@@ -270,7 +270,7 @@ class RenderPool:
 
     Args:
         pack: where they write; their output goes to `render-<k>.log` beside it.
-        assets: what `HeadAssets.load` reads.
+        assets: what `load_assets` reads.
         workers: how many.
         gpus: EGL devices that they render on, in turn; none leaves the choice to the driver.
     """

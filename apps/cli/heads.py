@@ -23,8 +23,8 @@ def heads() -> None:
 def sheet(makehuman: Path, scans: Path | None, out: Path, seeds: list[int], yaws: list[float], resolution: int) -> None:
     """Write a contact sheet: a row a seed, a column a yaw."""
     from pmv.pictures.images import write_png
-    from pmv.training.heads import HeadAssets
+    from pmv.training.heads import load_assets
     from pmv.training.heads.sheet import contact_sheet
 
-    write_png(out, contact_sheet(HeadAssets.load(makehuman, scans), seeds, yaws, resolution))
+    write_png(out, contact_sheet(load_assets(makehuman, scans), seeds, yaws, resolution))
     click.echo(out)

@@ -34,8 +34,14 @@ def outputs_of(folder: RunFolder, stage: str) -> Any:
     return row.outputs(**load_fields(folder.outputs(row), names))
 
 
+def is_replaced(folder: RunFolder) -> bool:
+    """True if any stage's outputs came through the door: what the stage itself gave is no longer there."""
+    return any("replaced" in (folder.record(row) or {}) for row in folder.table)
+
+
 def replace_outputs(folder: RunFolder, stage: str, values: Mapping[str, Any]) -> None:
-    """Put other values in the place of some of a finished stage's outputs; previews and all else stay.
+    """Put other values in the place of some of a finished stage's outputs; previews and all else stay. The stage's
+    ``stage.json`` names them under "replaced".
 
     Args:
         folder: of a run that has finished the stage. values: by field; tensors of the shapes that the stage gives.
@@ -53,7 +59,8 @@ def replace_outputs(folder: RunFolder, stage: str, values: Mapping[str, Any]) ->
         if isinstance(value, torch.Tensor) and value.shape != old.shape:
             raise InputError(f"{stage} gives {name} as {tuple(old.shape)}, not {tuple(value.shape)}")
     packed = pack(replace(before, **values))
-    record = {**record, "outputs": packed.field_hashes(), "numbers": packed.numbers}
+    replaced = sorted({*record.get("replaced", []), *values})
+    record = {**record, "outputs": packed.field_hashes(), "numbers": packed.numbers, "replaced": replaced}
     with folder.locked(), folder.writing(row) as temporary:
         for name in record["files"]:
             path = folder / row.folder / name

@@ -7,6 +7,7 @@ configs: results of other code are never mixed in.
 """
 
 import hashlib
+import shutil
 import time
 import traceback
 from collections.abc import Iterable, Sequence
@@ -24,6 +25,7 @@ from torch import Tensor
 import pmv
 from benchmarks.quality.budget import Budget
 from benchmarks.quality.carried import carried
+from benchmarks.quality.door import is_replaced
 from benchmarks.quality.measure import Drawn, Figures, measure
 from benchmarks.quality.methods import METHODS, Task, Unfit, share
 from benchmarks.quality.parts import find_parts
@@ -32,6 +34,8 @@ from benchmarks.quality.views import Tie
 from pmv.files.artifacts import atomic_path, file_hash, read_json, value_hash, write_json
 from pmv.generators import resolve_generator
 from pmv.pictures.images import to_uint8
+from pmv.pipeline.folder import RunFolder
+from pmv.stages.table import TABLE
 
 CEILING = "carried by true depth"
 """The name of the result that no method makes."""
@@ -168,9 +172,11 @@ def _shown(figures: Figures) -> Figures:
 
 
 def _inversion(job: Job) -> dict[str, Any]:
-    subject, truth = job.subject, job.subject.truth()
+    subject, truth, task = job.subject, job.subject.truth(), job.task()
+    if is_replaced(RunFolder(task.folder, TABLE)):  # left by a process that was stopped; it would be replaced twice
+        shutil.rmtree(task.folder)
     try:
-        result = METHODS[job.method].run(subject, job.task())
+        result = METHODS[job.method].run(subject, task)
     except Unfit as reason:
         return {"unfit": str(reason)}
     background = result.generator.spec.background

@@ -5,6 +5,7 @@ wins at twice the picture's resolution. They are lit by the head's own light, an
 themselves. They are not shaded by the head, and have no highlights.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -246,7 +247,7 @@ class PropPainter:
         light: the head's light, by the names of `pmv.training.heads.appearance.light`.
     """
 
-    def __init__(self, mesh: Mesh, light: dict[str, NDArray]) -> None:
+    def __init__(self, mesh: Mesh, light: Mapping[str, NDArray | float]) -> None:
         self.mesh = mesh
         self.vertices, self.faces = torch.from_numpy(mesh.vertices).float(), torch.from_numpy(mesh.faces)
         self.light = {name: torch.as_tensor(np.asarray(value), dtype=torch.float32) for name, value in light.items()}
@@ -303,7 +304,9 @@ class PropPainter:
         up = (normals[..., 1:2] * 0.5 + 0.5).clamp(0, 1)
         ambient = light["ground"] + (light["sky"] - light["ground"]) * up
         ambient = ambient + light["fill_x"] * normals[..., :1] + light["fill_z"] * normals[..., 2:]
-        colour = 0.8 * values[..., 3:] * (light["key_colour"] * key[..., None] + ambient.clamp_min(0.03))
+        second = light["second_colour"] * (normals @ light["second_direction"]).clamp_min(0)[..., None]
+        lit = light["key_colour"] * key[..., None] + second + ambient.clamp_min(0.03)
+        colour = 0.8 * light["exposure"] * values[..., 3:] * lit
         # the tone curve of the head's own shader
         mapped = (colour * (1 + 0.12 * colour) / (1 + 0.55 * colour)).clamp(0, 1) ** (1 / 2.2)
         return mapped.permute(2, 0, 1)

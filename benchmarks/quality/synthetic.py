@@ -116,9 +116,9 @@ def _code() -> str:
 
 @cache
 def _assets(makehuman: Path) -> Any:
-    from pmv.training.heads import HeadAssets
+    from pmv.training.heads import load_assets
 
-    return HeadAssets.load(makehuman)
+    return load_assets(makehuman)
 
 
 class _Drawn:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from benchmarks.quality import jobs as work
 from benchmarks.quality.budget import BUDGETS, Budget
-from benchmarks.quality.door import outputs_of, replace_outputs, stage_that_gives
+from benchmarks.quality.door import is_replaced, outputs_of, replace_outputs, stage_that_gives
 from benchmarks.quality.jobs import CEILING, Job, run_job
-from benchmarks.quality.methods import METHODS, Unfit, share
+from benchmarks.quality.methods import METHODS, Task, Unfit, share
 from benchmarks.quality.methods.base import start
 from benchmarks.quality.methods.oracles import blended, known_part
 from benchmarks.quality.truth import Subject, Truth, is_written, write_subject
@@ -134,7 +134,8 @@ def test_the_door_replaces_what_comes_next_and_nothing_before(subject, shared, g
     replace_outputs(run, "coarse", {"view_depths": coarse.view_depths + 0.5})
     assert torch.equal(outputs_of(run, "coarse").view_depths, coarse.view_depths + 0.5)
     assert torch.equal(outputs_of(run, "coarse").view_alphas, coarse.view_alphas)
-    assert (run / "03_coarse" / "views.png").exists()
+    assert (run / "03_coarse" / "views.png").exists() and is_replaced(run)
+    assert run.record(TABLE[TABLE.find("coarse")])["replaced"] == ["view_depths"]  # type: ignore[index]
     start(subject, task, "visibility")
     after = {name: run.record(TABLE[TABLE.find(name)]) for name in records}
     assert after["latent"] == records["latent"]
@@ -145,6 +146,18 @@ def test_the_door_replaces_what_comes_next_and_nothing_before(subject, shared, g
         replace_outputs(run, "coarse", {"view_depths": coarse.view_depths[:1]})
     with pytest.raises(InputError, match="not finished"):
         replace_outputs(run, "tune", {})
+
+
+def test_a_stopped_run_is_not_replaced_twice(subject, shared, generator, tmp_path, monkeypatch):
+    one = job(subject, "oracle-depth", shared, generator)
+    monkeypatch.setattr(Job, "task", lambda self: replace(one_task, folder=tmp_path / "run"))
+    one_task = Task(BUDGET, tmp_path / "run", shared / "runs" / "ball" / "shared", "cpu", generator)
+    start(subject, one.task(), "coarse")
+    run = RunFolder(tmp_path / "run", TABLE)
+    assert not is_replaced(run)
+    replace_outputs(run, "coarse", {"view_depths": outputs_of(run, "coarse").view_depths + 9})
+    assert run_job(one) is None
+    assert outputs_of(run, "coarse").view_depths.max() < 9
 
 
 def test_all_methods_share_what_they_have_in_common(subject, shared, generator, tmp_path):

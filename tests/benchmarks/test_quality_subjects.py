@@ -123,7 +123,8 @@ def test_the_nearer_surface_wins_and_a_prop_throws_a_shadow():
     plate = sheet_mesh(np.concatenate([flat, np.full((2, 2, 1), 0.05)], 2), np.array([0.2, 0.4, 0.6]))
     up = np.array([0, 1, 1]) / math.sqrt(2)
     light = {"key_direction": up, "key_colour": np.ones(3), "sky": np.ones(3), "ground": np.ones(3)}
-    light |= {"fill_x": np.zeros(3), "fill_z": np.zeros(3)}
+    light |= {"fill_x": np.zeros(3), "fill_z": np.zeros(3), "exposure": 1.0}
+    light |= {"second_direction": up, "second_colour": np.zeros(3)}
     painter = PropPainter(plate, light)
     camera = Camera.orbit(0.0, 0.0)
     grey, solid = torch.full((3, 128, 128), 0.5), torch.ones(1, 128, 128)

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from pmv.errors import AssetsError
-from pmv.training.heads import Head, HeadAssets, HeadParameters, HeadRenderer, HeadView, build_head, sample_parameters
+from pmv.training.heads import (
+    Head,
+    HeadAssets,
+    HeadParameters,
+    HeadRenderer,
+    HeadView,
+    build_head,
+    load_assets,
+    sample_parameters,
+)
 from pmv.training.heads import scans as scan_files
 from pmv.training.heads.parameters import ENTRIES, HAIRSTYLES, SCAN_MODE_NAMES, SCAN_MODES, scan_directions
 from pmv.training.heads.scans import MULTI_PIE, ScanModel, read_scans
@@ -34,14 +43,14 @@ BALD = (
 def assets() -> HeadAssets:
     if not MAKEHUMAN.is_dir():
         pytest.skip("no MakeHuman data in ../shared/makehuman")
-    return HeadAssets.load(MAKEHUMAN)
+    return load_assets(MAKEHUMAN)
 
 
 @pytest.fixture(scope="module")
 def scanned(assets: HeadAssets) -> HeadAssets:
     if not SCANS.is_dir():
         pytest.skip("no ICT-FaceKit data in ../shared/ict_facekit")
-    return HeadAssets.load(MAKEHUMAN, SCANS)
+    return load_assets(MAKEHUMAN, SCANS)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +136,7 @@ class TestParameters:
 class TestAssets:
     def test_missing_data_is_named_with_the_way_to_get_it(self, tmp_path):
         with pytest.raises(AssetsError, match=r"base\.obj.*MakeHuman") as caught:
-            HeadAssets.load(tmp_path)
+            load_assets(tmp_path)
         assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
     def test_an_incomplete_checkout_names_the_missing_file(self, tmp_path):
@@ -136,20 +145,20 @@ class TestAssets:
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "3dobjs").symlink_to((MAKEHUMAN / "data" / "3dobjs").resolve())
         with pytest.raises(AssetsError, match=r"high-poly\.obj"):
-            HeadAssets.load(tmp_path)
+            load_assets(tmp_path)
 
     def test_a_damaged_compiled_file_is_refused(self, tmp_path):
         damaged = tmp_path / "heads.npz"
         np.savez(damaged, base=np.zeros((1, 3)))
         with pytest.raises(AssetsError, match=r"heads\.npz"):
-            HeadAssets.load(damaged)
+            load_assets(damaged)
 
     def test_the_compiled_file_is_small_and_gives_the_same_picture(self, assets, renderer, tmp_path):
         assets.save(tmp_path / "heads.npz")
         assert (tmp_path / "heads.npz").stat().st_size < 14 * 2**20
         parameters = sample_parameters(2)
         views = []
-        for source in (assets, HeadAssets.load(tmp_path / "heads.npz")):
+        for source in (assets, load_assets(tmp_path / "heads.npz")):
             renderer.load(build_head(source, parameters))
             views.append(renderer.render(*orbit_matrices(30)))
         np.testing.assert_array_equal(views[0].rgb, views[1].rgb)
@@ -326,11 +335,11 @@ class TestScans:
         path = tmp_path / "heads.npz"
         scanned.save(path)
         assert path.stat().st_size < 14 * 2**20
-        again = HeadAssets.load(path)
+        again = load_assets(path)
         assert again.scans
         np.testing.assert_array_equal(again.scans.modes, scanned.scans.modes)
         with pytest.raises(AssetsError, match="holds its own scans"):
-            HeadAssets.load(path, SCANS)
+            load_assets(path, SCANS)
 
     def test_without_scans_their_entries_change_nothing(self, assets):
         plain = sample_parameters(6)

@@ -158,36 +158,16 @@ class HeadAssets:
     scans: ScanShapes
 
     @classmethod
-    def load(cls, path: str | Path, scans: str | Path | None = None) -> "HeadAssets":
-        """Read a MakeHuman checkout (or its data folder; takes seconds) or a file written by `save` (fast).
-
-        Args:
-            path: the checkout or the file.
-            scans: a checkout of ICT-FaceKit (see `scans.read_scans`), with a MakeHuman checkout only; a compiled file
-                holds its own. Without scans every face is MakeHuman's, whatever `scan/share` says.
+    def read(cls, path: str | Path) -> "HeadAssets":
+        """Read a file written by `save`; `pmv.training.heads.compile.load_assets` reads checkouts as well.
 
         Raises:
-            AssetsError: something is missing; the message names the path and says where the data comes from.
+            AssetsError: it is no such file, or damaged.
         """
-        path = Path(path)
-        if path.is_file():
-            if scans is not None:
-                raise AssetsError(
-                    f"{path}: a compiled file holds its own scans; give a MakeHuman checkout with {scans}"
-                )
-            return _read_compiled(path)
-        for folder in (path, path / "data", path / "makehuman" / "data"):
-            if (folder / "3dobjs" / "base.obj").is_file():
-                from pmv.training.heads.compile import compile_assets
-
-                return compile_assets(folder, scans)
-        raise AssetsError(
-            f"{path}: no 3dobjs/base.obj in it or in its data folder; give the data folder of a MakeHuman checkout "
-            "with the makehuman-assets copied in (https://github.com/makehumancommunity), or a compiled .npz"
-        )
+        return _read_compiled(Path(path))
 
     def save(self, path: str | Path) -> None:
-        """Write one compressed `.npz` that `load` reads without MakeHuman's data."""
+        """Write one compressed `.npz` that `read` reads without MakeHuman's data."""
         target = Path(path)
         temporary = target.with_name(target.name + ".tmp")
         with temporary.open("wb") as file:

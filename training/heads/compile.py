@@ -195,8 +195,33 @@ def _compile_scans(
     return ScanShapes(carried.mean, carried.modes, carried.rotation)
 
 
+def load_assets(path: str | Path, scans: str | Path | None = None) -> HeadAssets:
+    """Read a MakeHuman checkout (or its data folder; takes seconds) or a file written by `HeadAssets.save` (fast).
+
+    Args:
+        path: the checkout or the file.
+        scans: a checkout of ICT-FaceKit (see `scans.read_scans`), with a MakeHuman checkout only; a compiled file holds
+            its own. Without scans every face is MakeHuman's, whatever `scan/share` says.
+
+    Raises:
+        AssetsError: something is missing; the message names the path and says where the data comes from.
+    """
+    path = Path(path)
+    if path.is_file():
+        if scans is not None:
+            raise AssetsError(f"{path}: a compiled file holds its own scans; give a MakeHuman checkout with {scans}")
+        return HeadAssets.read(path)
+    for folder in (path, path / "data", path / "makehuman" / "data"):
+        if (folder / "3dobjs" / "base.obj").is_file():
+            return compile_assets(folder, scans)
+    raise AssetsError(
+        f"{path}: no 3dobjs/base.obj in it or in its data folder; give the data folder of a MakeHuman checkout "
+        "with the makehuman-assets copied in (https://github.com/makehumancommunity), or a compiled .npz"
+    )
+
+
 def compile_assets(folder: Path, scans: str | Path | None) -> HeadAssets:
-    """Read a MakeHuman data folder and, unless None, a checkout of ICT-FaceKit (see `HeadAssets.load`)."""
+    """Read a MakeHuman data folder and, unless None, a checkout of ICT-FaceKit (see `load_assets`)."""
     body = read_obj(folder / "3dobjs" / "base.obj")
     base = body.vertices
 
@@ -278,7 +303,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the compiled .npz")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    HeadAssets.load(options.makehuman, options.scans).save(options.out)
+    load_assets(options.makehuman, options.scans).save(options.out)
     print(f"{options.out}: {options.out.stat().st_size / 2**20:.1f} MiB")
 
 

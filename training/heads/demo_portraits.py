@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from pmv.geometry.camera import Camera
 from pmv.training.heads.assets import HeadAssets
 from pmv.training.heads.build import Head, build_head
+from pmv.training.heads.compile import load_assets
 from pmv.training.heads.parameters import sample_parameters
 from pmv.training.heads.renderer import HeadRenderer
 
@@ -101,4 +102,4 @@ def write_demo_portraits(assets: HeadAssets, folder: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("usage: python -m pmv.training.heads.demo_portraits MAKEHUMAN OUTDIR")
-    write_demo_portraits(HeadAssets.load(sys.argv[1]), Path(sys.argv[2]))
+    write_demo_portraits(load_assets(sys.argv[1]), Path(sys.argv[2]))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pmv.training.heads.assets import HeadAssets
 from pmv.training.heads.build import Alignment, body_of
+from pmv.training.heads.compile import load_assets
 from pmv.training.heads.meshes import triangulate
 from pmv.training.heads.parameters import SCAN_MODE_NAMES, HeadParameters, sample_parameters
 from pmv.training.heads.registration import front_point, sphere
@@ -112,7 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scans", type=Path, required=True, help="checkout of ICT-FaceKit")
     parser.add_argument("--heads", type=int, default=200, help="of each kind")
     options = parser.parse_args(arguments)
-    assets = HeadAssets.load(options.assets)
+    assets = load_assets(options.assets)
     kinds = {
         "scans": measure(scanned_heads(read_scans(options.scans), options.heads, assets.scans.rotation)),
         "share 1": measure(synthetic_heads(assets, options.heads, 1.0)),
