@@ -91,9 +91,13 @@ def test_a_wheel_has_one_name_and_everything_under_it(wheel: Path):
     assert "pmv/portrait/face_model.npz" in files
     strangers = {"runs", "tests", "benchmarks", "examples", "docs", "__pycache__"}
     assert not [name for name in files if strangers & set(Path(name).parts)]
+    assert not [name for name in files if name.startswith("pmv/training/state/")]
 
 
 def tracked(path: Path) -> bool:
+    """Whether a wheel should hold a file of the checkout."""
+    if path.is_relative_to("training/state"):
+        return False
     return "__pycache__" not in path.parts and path.suffix not in (".pyc", ".part") and not path.name.startswith(".")
 
 

@@ -27,8 +27,8 @@ from pmv.training.trainer import COUNTERS, Trainer
 
 CURVE, DESCRIPTION = "curve.csv", "state.json"
 _SAVED = ("average", "judge")
-COMMITTED = Path(__file__).resolve().parents[1] / "chain"
-"""Where the repository keeps the open chain, beside the package: 25 MB that no installation needs."""
+COMMITTED = Path(__file__).resolve().parent / "state"
+"""Where the repository keeps the open chain: 25 MB that no installation needs, and that no wheel holds."""
 
 
 def save(trainer: Trainer, folder: Path, z_names: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 A chain begins with `python -m pmv.training.generator --assets MAKEHUMAN --out runs/generator [--init heads] …`; the
 same command goes on where it stopped, after `--piece-minutes`, at the latest at the end of the schedule. On another
-machine `--carried chain` goes on from what `pmv.training.chain` writes, with the chain's own numbers. On
+machine `--carried training/state` goes on from what `pmv.training.chain` writes, with the chain's own numbers. On
 several GPUs: `torchrun --nproc-per-node gpu -m pmv.training.generator …`. docs/training.md tells the whole.
 `--smoke` runs every phase for a few seconds.
 """
@@ -252,7 +252,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--render-gpus", type=int, nargs="*", default=[], help="EGL devices to render on (default: the driver's choice)"
     )
     parser.add_argument("--init", help="begin a new chain from this generator's weights (name or file)")
-    parser.add_argument("--carried", type=Path, metavar="FOLDER", help="go on from the state of a chain (`chain/`)")
+    parser.add_argument(
+        "--carried", type=Path, metavar="FOLDER", help="go on from a chain (`training/state`)"
+    )
     parser.add_argument("--smoke", action="store_true", help="every phase for seconds, with few heads")
     parser.add_argument("--profile", type=int, default=0, metavar="STEP", help="write profile.txt after so many steps")
     parser.add_argument("--tensorboard", action="store_true")

@@ -272,7 +272,7 @@ def test_a_step_can_be_profiled(store):
 
 
 def test_committed_state_is_whole():
-    """What lies in chain/ is a chain that this code goes on with."""
+    """What lies in training/state is a chain that this code goes on with."""
     folder = chain.COMMITTED
     if not (folder / "state.json").exists():
         pytest.skip("no chain is open")
