@@ -252,9 +252,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--render-gpus", type=int, nargs="*", default=[], help="EGL devices to render on (default: the driver's choice)"
     )
     parser.add_argument("--init", help="begin a new chain from this generator's weights (name or file)")
-    parser.add_argument(
-        "--carried", type=Path, metavar="FOLDER", help="go on from a chain (`training/state`)"
-    )
+    parser.add_argument("--carried", type=Path, metavar="FOLDER", help="go on from a chain (`training/state`)")
     parser.add_argument("--smoke", action="store_true", help="every phase for seconds, with few heads")
     parser.add_argument("--profile", type=int, default=0, metavar="STEP", help="write profile.txt after so many steps")
     parser.add_argument("--tensorboard", action="store_true")
