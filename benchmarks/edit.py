@@ -18,8 +18,6 @@ that were stored, what tuning was asked for, where they show the edit. A view's 
 input's for both heads, because the inversion refines the input camera.
 """
 
-import importlib
-import importlib.util
 import json
 import math
 import os
@@ -269,8 +267,6 @@ def table(results: dict[str, Any]) -> str:
 def main(
     makehuman: Path, work: Path, cases: tuple[str, ...], seed: int, preset: str, settings: tuple[str, ...], out: Path
 ) -> None:
-    if importlib.util.find_spec("triton"):  # Mesa's LLVM and Triton's clash, unless Triton's is there first
-        importlib.import_module("triton")
     from pmv.training.heads.demo_portraits import compass_tattoo
 
     truth = Truth(makehuman, seed, 256)

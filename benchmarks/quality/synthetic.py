@@ -6,7 +6,6 @@ them. Highlights move with the view, as they do on real skin.
 """
 
 import importlib
-import importlib.util
 import math
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -125,8 +124,6 @@ class _Drawn:
     """A head with what it wears, ready to be drawn."""
 
     def __init__(self, makehuman: Path, recipe: Recipe, for_depth: bool = False) -> None:
-        if importlib.util.find_spec("triton"):  # Mesa's LLVM and Triton's clash, unless Triton's is there first
-            importlib.import_module("triton")
         from pmv.training.heads import HeadRenderer, build_head, sample_parameters
 
         self.size = recipe.size * (1 if for_depth else _FINE)

@@ -1,5 +1,7 @@
 """Draws heads with OpenGL 3.3 without a window (EGL): Mesa's software renderer or any GPU."""
 
+import importlib
+import importlib.util
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -146,6 +148,9 @@ def _create_context(backend: str, device_index: int | None) -> Any:
         import moderngl
     except ImportError:
         raise AssetsError('rendering heads needs moderngl: pip install "pmv[train]"') from None
+    if importlib.util.find_spec("triton"):
+        # Mesa's software renderer and Triton bring an LLVM each; the process dies unless Triton's is loaded first
+        importlib.import_module("triton")
     options: dict[str, Any] = {"backend": backend}
     if device_index is not None:
         options["device_index"] = device_index
