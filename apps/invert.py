@@ -1,7 +1,7 @@
 """From a request to an inverted photo: makes or finds the run's folder, then lets the runner work."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from pmv.files.manifest import manifest
 from pmv.fitting.perceptual import NAMES as PERCEPTUAL
 from pmv.generators import load_generator
 from pmv.pipeline.config import Config, load_config, read_yaml
+from pmv.pipeline.context import never
 from pmv.pipeline.device import pick_device
 from pmv.pipeline.folder import RunFolder
 from pmv.pipeline.runner import Runner
@@ -58,6 +59,7 @@ def invert(
     resume: Path | None = None,
     table: Table = TABLE,
     generator: Any = None,
+    stop: Callable[[], bool] = never,
 ) -> Path:
     """Start a run with `image`, or resume one; returns its folder.
 
@@ -66,9 +68,11 @@ def invert(
 
     Args:
         table, generator: other than the shipped ones, for tests and library callers.
+        stop: asked between the steps of a fit and between stages whether the run is to end.
 
     Raises:
         PmvError: something cannot be used. A folder made here in which no stage was finished is removed again.
+        Stopped: `stop` said so. Finished stages stay.
     """
     for name in (request.first, request.until):
         if name is not None:
@@ -77,7 +81,7 @@ def invert(
         folder = RunFolder(resume, table)
         folder.require_run()
         config, generator = configure(request, table, generator, folder / "config.yaml")
-        runner = Runner(folder, config, request.command, generator)
+        runner = Runner(folder, config, request.command, generator, stop)
         paths = {"mask": request.mask, "camera": request.camera, "ood_mask": request.ood_mask}
         _check_sources(sources_with(folder, request.edits, request.clear_edits, **paths), runner)
         with folder.locked():
@@ -97,7 +101,7 @@ def invert(
     _check_free(folder, image)
     sources.read()  # what cannot be read is told before anything is made
     config, generator = configure(request, table, generator)
-    return _start(folder, sources, config, request, generator)
+    return _start(folder, sources, config, request, generator, stop)
 
 
 @contextmanager
@@ -169,9 +173,16 @@ def _check_sources(sources: PhotoSources, runner: Runner) -> None:
         check_frame(edit, values["photo"].shape[-2:], size)
 
 
-def _start(folder: RunFolder, sources: PhotoSources, config: Config, request: Request, generator: Any) -> Path:
+def _start(
+    folder: RunFolder,
+    sources: PhotoSources,
+    config: Config,
+    request: Request,
+    generator: Any,
+    stop: Callable[[], bool],
+) -> Path:
     is_new = not folder.is_run
-    runner = Runner(folder, config, request.command, generator)
+    runner = Runner(folder, config, request.command, generator, stop)
     _check_sources(sources, runner)
     with _naming(str(sources.photo)), disk_errors(folder.path), new_folder(folder.path):
         try:

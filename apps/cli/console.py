@@ -13,6 +13,7 @@ def execute(command: click.Command) -> None:
     """Run a command with this process's arguments and exit: 0; 2 for an input that cannot be used; 130/143 when
     interrupted.
     """
+    _asked.clear()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = command.main(standalone_mode=False)
@@ -21,13 +22,28 @@ def execute(command: click.Command) -> None:
         code = error.exit_code
     except click.Abort:  # what click makes of Ctrl-C
         code = 130
-    except PmvError as error:
-        click.echo(f"pmv: error: {' '.join(str(error).split())}", err=True)
+    except BaseException as error:
+        if not asked_to_end():
+            if not isinstance(error, PmvError):
+                raise
+            click.echo(f"pmv: error: {' '.join(str(error).split())}", err=True)
         code = 2
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(_asked[0] if _asked else code if isinstance(code, int) else 0)
+
+
+_asked: list[int] = []
+"""The exit code that a signal asked for."""
+
+
+def asked_to_end() -> bool:
+    """Whether SIGTERM came. What it raises can strike inside a library that swallows it or makes another error of it
+    (NumPy's C interface says ImportError for whatever ends an import), so long work asks here as well.
+    """
+    return bool(_asked)
 
 
 def _terminate(signum: int, frame: object) -> None:
+    _asked.append(128 + signum)
     raise SystemExit(128 + signum)
 
 

@@ -139,19 +139,25 @@ class Runner:
                 raise Stopped
             self._run_stage(stage, key, inputs)
         except (KeyboardInterrupt, SystemExit, Stopped):
-            log.warning(
-                "interrupted in %s; finished stages are kept. Go on with: pmv invert --resume %s",
-                stage.name,
-                self.folder.path,
-            )
+            self._note_interruption(stage)
             raise
-        except PmvError as error:
-            log.error("%s: %s", stage.name, error)
-            raise
-        except Exception:
-            log.exception("%s failed", stage.name)
+        except Exception as error:
+            if self.stop():  # what a signal raised became another error in a library that it struck
+                self._note_interruption(stage)
+                raise Stopped from error
+            if isinstance(error, PmvError):
+                log.error("%s: %s", stage.name, error)
+            else:
+                log.exception("%s failed", stage.name)
             raise
         log.info("%s: %.1f s", stage.folder, time.monotonic() - started)
+
+    def _note_interruption(self, stage: Stage) -> None:
+        log.warning(
+            "interrupted in %s; finished stages are kept. Go on with: pmv invert --resume %s",
+            stage.name,
+            self.folder.path,
+        )
 
     def _note_unchanged(self, first: int) -> None:
         """Note the stages from `first` on that are up to date though nobody asked for them now."""

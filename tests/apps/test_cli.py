@@ -115,25 +115,25 @@ def hashes(run: Path) -> dict[str, str]:
     return {str(path.relative_to(run)): file_hash(path) for path in found}
 
 
-def kill_in(process: subprocess.Popen, folder: Path, number: int) -> int:
-    """Wait until the process works in `folder`, then send the signal; returns its exit code."""
+def kill_in(process: subprocess.Popen, folder: Path, number: int, code: int) -> None:
+    """Wait until the process works in `folder`, then send the signal; it has to end with that exit code."""
     end = time.monotonic() + 240
     while not folder.exists():
         assert process.poll() is None and time.monotonic() < end, f"{folder.name} never appeared"
         time.sleep(0.002)
     process.send_signal(number)
-    process.communicate(timeout=60)
-    return process.returncode
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code, error
 
 
 def test_a_portrait_becomes_a_head_and_survives_signals(work: Path, pmv: Pmv):
     """The whole pipeline: complete; ended by SIGTERM in latent and SIGKILL in tune, then resumed to the same bytes."""
     reference = start(invert(work, "reference"), work)
     process = start(["invert", *invert(work, "killed", "--set", "tune.steps=40")], work, module=True)
-    assert kill_in(process, work / "killed" / ".tmp-02_latent", signal.SIGTERM) == 143
+    kill_in(process, work / "killed" / ".tmp-02_latent", signal.SIGTERM, 143)
     assert "--resume killed" in (work / "killed" / "log.txt").read_text()
     process = start(["invert", "--resume", "killed"], work, module=True)
-    assert kill_in(process, work / "killed" / ".tmp-08_tune", signal.SIGKILL) == -signal.SIGKILL
+    kill_in(process, work / "killed" / ".tmp-08_tune", signal.SIGKILL, -signal.SIGKILL)
     assert not (work / "killed" / "08_tune").exists() and not (work / "killed" / "inversion.safetensors").exists()
     # another folder, after two deaths, with the number of steps that the reference has
     code, out, _ = call(["--resume", work / "killed", "--set", "tune.steps=3"], work.parent)

@@ -192,6 +192,24 @@ def test_a_run_that_is_told_to_stop_keeps_what_is_finished_and_goes_on(run: Path
     assert fakes.run(run) == ["tune", "judge"]
 
 
+def test_an_interruption_that_a_library_made_an_error_of_is_still_one(run: Path, monkeypatch: pytest.MonkeyPatch):
+    """NumPy's C interface, for one, says ImportError for whatever ends an import, a signal's exception too."""
+    told: list[bool] = []
+
+    def strike(*_: object):
+        told.append(True)
+        raise ImportError("numpy.core.multiarray failed to import")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fakes.TABLE[1].code, "run", strike)
+        with pytest.raises(Stopped):
+            Runner(RunFolder(run, fakes.TABLE), fakes.config(), "fake", fakes.generator(), lambda: bool(told)).run()
+    name = fakes.TABLE[1].name
+    log = (run / "log.txt").read_text()
+    assert f"interrupted in {name}" in log and "Traceback" not in log
+    assert fakes.run(run) == [stage.name for stage in fakes.TABLE[1:]]
+
+
 def test_a_death_while_folders_are_swapped_loses_nothing(run: Path):
     fakes.run(run)
     before = outputs(run)
