@@ -104,24 +104,6 @@ class LatentOutputs:
     out_of_distribution: float
 
 
-def adjust_camera(camera: Camera, turn: Tensor, shift: Tensor, pivot: tuple[float, float, float]) -> Camera:
-    """A camera turned about a point of the world and then shifted in its own frame; zero turn and shift change nothing.
-
-    Args:
-        turn: [3] axis-angle vector in radians, world axes.
-        shift: [3] world units along the camera's axes.
-        pivot: the point that keeps its place.
-    """
-    zero = torch.zeros_like(turn[0])
-    skew = torch.stack([zero, -turn[2], turn[1], turn[2], zero, -turn[0], -turn[1], turn[0], zero]).reshape(3, 3)
-    rotation = torch.linalg.matrix_exp(skew)
-    centre = turn.new_tensor(pivot)
-    axes = rotation @ camera.cam2world[:, :3, :3]
-    position = (camera.position - centre) @ rotation.T + centre + (axes @ shift)
-    top = torch.cat([axes, position[:, :, None]], 2)
-    return Camera(torch.cat([top, camera.cam2world[:, 3:]], 1), camera.intrinsics)
-
-
 def find_difference(render: Tensor, image: Tensor, foreground: Tensor, threshold: float, most: float) -> Tensor:
     """Where a render cannot be the image: HFGI3D's difference map, which its released code never reads.
 
@@ -198,7 +180,8 @@ class Guess:
     Attributes:
         w: [1,num_ws,w_dim], without the noise that a step adds to it.
         noise: maps by name.
-        turn: [3] axis-angle vector in radians; shift: [3] world units: the camera's way so far, see `adjust_camera`.
+        turn: [3] axis-angle vector in radians; shift: [3] world units: the camera's way so far, see
+            `Camera.adjusted`.
     """
 
     w: Tensor
@@ -291,7 +274,7 @@ class _Fit:
 
     @property
     def camera(self) -> Camera:
-        return adjust_camera(self.inputs.initial_camera, self.turn, self.shift, self.spec.pivot)
+        return self.inputs.initial_camera.adjusted(self.turn[None], self.shift[None], self.spec.pivot)
 
     def losses(self, step: int) -> dict[str, Tensor]:
         config, t = self.config, step / self.config.steps

@@ -28,7 +28,7 @@ at most."""
 HELD_OUT_SEED = 90_000
 """Seeds of identities from here on are never trained on."""
 
-TRAINING, HELD_OUT = "training", "held-out"
+TRAINING, HELD_OUT, PORTRAITS = "training", "held-out", "portraits"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class PackLayout:
         z_dim: numbers in a head's vector.
         resolution: pixels a side of colour and alpha; depth has half of it.
         supersample: rendered pixels a picture's pixel, along each axis.
-        kind: "training" (random cameras) or "held-out" (`evaluation_cameras`).
+        kind: "training" (random cameras), "portraits" (`portrait_cameras`), or "held-out" (`evaluation_cameras`).
         gaussian: share of the heads whose vector is drawn from a standard normal instead of the heads' own
             distribution, so that the generator knows what a latent drawn from its prior looks like.
     """
@@ -104,9 +104,11 @@ class HeadPack:
         for name, (shape, dtype) in layout.arrays().items():
             np.lib.format.open_memmap(path / f"{name}.npy", "w+", dtype, shape).flush()
         cameras = np.load(path / "cameras.npy", mmap_mode="r+")
+        seeds = range(layout.first_seed, layout.first_seed + layout.heads)
         if layout.kind == TRAINING:  # all at once: a call for each head would take half a minute for some thousands
-            seeds = range(layout.first_seed, layout.first_seed + layout.heads)
             cameras[:] = training_cameras(seeds, layout.views).reshape(cameras.shape)
+        elif layout.kind == PORTRAITS:
+            cameras[:] = portrait_cameras(seeds, layout.views).reshape(cameras.shape)
         else:
             cameras[:] = evaluation_cameras()
         (path / "pack.json").write_text(json.dumps(asdict(layout)))
@@ -146,11 +148,40 @@ def training_cameras(seeds: int | Sequence[int], count: int) -> np.ndarray:
         seeds: of the heads; one is one head.
         count: cameras of each.
     """
+    return _labels([_camera_draws(seed, count) for seed in ([seeds] if isinstance(seeds, int) else seeds)])
+
+
+def photos_of(views: int) -> int:
+    """How many of the views of a head in a pack of portraits are as photos are: the first half."""
+    return -(-views // 2)
+
+
+def _portrait_draws(seed: int, count: int) -> list[np.ndarray]:
+    """As `_camera_draws`: cameras that see a face, then others all around."""
+    from pmv.geometry.camera import EG3D_FOCAL, EG3D_RADIUS
+
+    rng = np.random.default_rng([seed, 3])
+    photo = np.arange(count) < photos_of(count)
+    near, turned = rng.normal(0, 16, count).clip(-60, 60), rng.uniform(-75, 75, count)
+    yaw = np.where(photo, np.where(rng.random(count) < 0.7, near, turned), rng.uniform(-180, 180, count))
+    pitch = np.where(photo, rng.normal(0, 9, count).clip(-25, 25), rng.uniform(-25, 35, count))
+    focal = EG3D_FOCAL * np.exp(rng.normal(0, 0.03, count).clip(-0.08, 0.08))
+    radius = EG3D_RADIUS * np.exp(rng.normal(0, 0.01, count))
+    pivot = rng.normal(0, 0.01, (count, 3))
+    return [a.astype(np.float32) for a in (np.radians(yaw), np.radians(pitch), radius, pivot, focal)]
+
+
+def portrait_cameras(seeds: Sequence[int], count: int) -> np.ndarray:
+    """[heads·count,25] labels: of each head first the cameras of photos, then as many from all around, both in EG3D's
+    framing with the errors of a crop. Seven in ten photos are near the front, none is further than 75° from it."""
+    return _labels([_portrait_draws(seed, count) for seed in seeds])
+
+
+def _labels(draws: Sequence[list[np.ndarray]]) -> np.ndarray:
     import torch
 
     from pmv.geometry.camera import Camera
 
-    draws = [_camera_draws(seed, count) for seed in ([seeds] if isinstance(seeds, int) else seeds)]
     columns = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*draws, strict=True))
     return Camera.orbit(*columns).labels().numpy()
 
@@ -200,6 +231,11 @@ def head_vector(seed: int, gaussian: float) -> np.ndarray:
 def training_layout(heads: int, views: int, resolution: int, gaussian: float) -> PackLayout:
     """A pack to train on: seeds from 0, random cameras."""
     return PackLayout(heads, views, 0, len(head_vector(0, 0.0)), resolution, gaussian=gaussian)
+
+
+def portraits_layout(heads: int, views: int, resolution: int, first_seed: int = 0) -> PackLayout:
+    """A pack to learn from what a photo tells of the whole head; `first_seed` from `HELD_OUT_SEED` on to judge by."""
+    return PackLayout(heads, views, first_seed, len(head_vector(0, 0.0)), resolution, 1, kind=PORTRAITS)
 
 
 def held_out_layout(heads: int, resolution: int) -> PackLayout:
@@ -329,6 +365,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--views", type=int, default=12)
     parser.add_argument("--resolution", type=int, default=256)
     parser.add_argument("--held-out", action="store_true", help="identities and cameras to judge by instead")
+    parser.add_argument("--portraits", action="store_true", help="cameras as photos have them, no latents at random")
+    parser.add_argument("--first-seed", type=int, default=0, help=f"of portraits; held out from {HELD_OUT_SEED} on")
     parser.add_argument("--gaussian", type=float, default=0.2, help="share of heads with a standard normal vector")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--gpus", type=int, nargs="*", default=[], help="EGL devices to render on, in turn")
@@ -339,6 +377,8 @@ def main(arguments: list[str] | None = None) -> None:
         render_slots(HeadPack(options.pack), options.assets, options.worker, options.workers, options.gpu)
         return
     layout = training_layout(options.heads, options.views, options.resolution, options.gaussian)
+    if options.portraits:
+        layout = portraits_layout(options.heads, options.views, options.resolution, options.first_seed)
     if options.held_out:
         layout = held_out_layout(options.heads, options.resolution)
     pool = RenderPool(HeadPack.create(options.pack, layout), options.assets, options.workers, options.gpus)

@@ -96,17 +96,31 @@ def render_batch(
             magnitude, stay in single precision.
         keep: samples a ray that get gradients; see `pmv.generators.volume.march`.
     """
-    device = batch.z.device.type
     views = len(batch.cameras) // len(batch.z)
     w = generator.map(batch.z, condition)
-    with torch.autocast(device, torch.bfloat16, enabled=mixed):
+    with torch.autocast(batch.z.device.type, torch.bfloat16, enabled=mixed):
         planes = generator.planes(w)
-    planes = planes.float().repeat_interleave(views, 0)
-    features, depth, alpha = generator.march(planes, batch.cameras, resolution, jitter, keep)
+    rows = planes.float().repeat_interleave(views, 0), w.repeat_interleave(views, 0)
+    return render_planes(generator, *rows, batch.cameras, resolution, jitter, enlarge, mixed, keep)
+
+
+def render_planes(
+    generator: EG3DGenerator,
+    planes: Tensor,
+    w: Tensor,
+    cameras: Camera,
+    resolution: int,
+    jitter: Jitter,
+    enlarge: bool,
+    mixed: bool = False,
+    keep: int | None = None,
+) -> Render:
+    """Views of planes [N,3,C,H,W] with their latents, one camera each; the rest as in `render_batch`."""
+    features, depth, alpha = generator.march(planes, cameras, resolution, jitter, keep)
     image = raw = features[:, :3]
     if enlarge:
-        with torch.autocast(device, torch.bfloat16, enabled=mixed):
-            image, raw = generator.superresolution(raw, features, w.repeat_interleave(views, 0))
+        with torch.autocast(planes.device.type, torch.bfloat16, enabled=mixed):
+            image, raw = generator.superresolution(raw, features, w)
     return Render(image.float(), raw.float(), depth, alpha)
 
 

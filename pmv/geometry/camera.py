@@ -197,6 +197,25 @@ class Camera:
         cam2world[:, :3, 3] = ((turn @ (self.position - centre)[..., None])[..., 0]) + centre
         return Camera(cam2world, self.intrinsics)
 
+    def adjusted(self, turn: Tensor, shift: Tensor, pivot: Sequence[float] | Tensor = (0.0, 0.0, 0.0)) -> "Camera":
+        """Cameras turned about a point of the world and then shifted in their own frames; zero turn and shift change
+        nothing. Differentiable.
+
+        Args:
+            turn: [N,3] axis-angle vectors in radians, world axes.
+            shift: [N,3] world units along the cameras' axes.
+            pivot: the point that keeps its place.
+        """
+        zero = torch.zeros_like(turn[:, 0])
+        x, y, z = turn.unbind(1)
+        skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)
+        rotation = torch.linalg.matrix_exp(skew)
+        centre = torch.as_tensor(pivot, dtype=turn.dtype, device=turn.device)
+        axes = rotation @ self.cam2world[:, :3, :3]
+        position = ((self.position - centre)[:, None] @ rotation.mT)[:, 0] + centre + (axes @ shift[..., None])[..., 0]
+        top = torch.cat([axes, position[:, :, None]], 2)
+        return Camera(torch.cat([top, self.cam2world[:, 3:]], 1), self.intrinsics)
+
     def angle_to(self, other: "Camera") -> Tensor:
         """Angle in radians [N] between the viewing axes of two batches of cameras (either may have length 1)."""
         cosine = (self.forward * other.forward).sum(-1).clamp(-1.0, 1.0)

@@ -10,7 +10,6 @@ import torch
 from pmv.errors import InputError
 from pmv.fitting.losses import masked_l2
 from pmv.generators.views import render_views
-from pmv.geometry.camera import Camera
 from pmv.pipeline.context import Context
 from pmv.stages import coarse, latent, tune
 
@@ -76,16 +75,6 @@ def test_latent_refines_a_wrong_camera(context, target, tiny_generator):
         latent_inputs(target, wrong), replace(config, steps=3, camera_rate=0.0), replace(context, generator=generator)
     )
     torch.testing.assert_close(kept.camera.labels(), wrong.labels())
-
-
-def test_adjust_camera_keeps_the_pivot_in_view():
-    camera = Camera.orbit(0.4, 0.2, pivot=(0.0, 0.1, 0.2))
-    same = latent.adjust_camera(camera, torch.zeros(3), torch.zeros(3), (0.0, 0.1, 0.2))
-    torch.testing.assert_close(same.cam2world, camera.cam2world)
-    turned = latent.adjust_camera(camera, torch.tensor([0.0, 0.1, 0.0]), torch.zeros(3), (0.0, 0.1, 0.2))
-    torch.testing.assert_close(
-        turned.cam2world, Camera.orbit(0.5, 0.2, pivot=(0.0, 0.1, 0.2)).cam2world, atol=1e-5, rtol=0
-    )
 
 
 def test_difference_mask_finds_what_was_painted_on(target):

@@ -12,11 +12,11 @@ import torch
 from pmv.errors import InputError
 from pmv.files.artifacts import file_hash
 from pmv.fitting.heads_features import load_heads_features
-from pmv.geometry.camera import Camera
 from pmv.training.augment import Augment, surface
 from pmv.training.batches import Batch, HeadStore
-from pmv.training.data import DEPTH_ORIGIN, HELD_OUT, HELD_OUT_SEED, HeadPack, PackLayout, half_depth
+from pmv.training.data import DEPTH_ORIGIN, HELD_OUT, HELD_OUT_SEED, HeadPack, PackLayout
 from pmv.training.perceptual import FirstHeads, PerceptualConfig, Trainer, calibrate, explained_variance, main
+from tests.training.balls import draw_balls
 
 CPU = torch.device("cpu")
 RESOLUTION = 64
@@ -25,23 +25,9 @@ QUICK = PerceptualConfig(steps=40, batch=4, size="tiny", learning_rate=4e-3)
 
 
 def ball_pack(path: Path, heads: int, kind: str = "training", views: int = 6) -> HeadPack:
-    """Balls at the origin whose latent is their radius and colour, exact colour, alpha and depth."""
+    """See `draw_balls`."""
     first = HELD_OUT_SEED if kind == HELD_OUT else 0
-    pack = HeadPack.create(path, PackLayout(heads, views, first, 4, RESOLUTION, kind=kind))
-    for slot in range(heads):
-        z = np.random.default_rng([slot, first]).uniform(-1, 1, 4).astype(np.float32)
-        cameras = Camera.from_labels(torch.from_numpy(np.array(pack.cameras[slot])))
-        origins, directions = cameras.rays(RESOLUTION)
-        a, b = directions.square().sum(-1), (origins * directions).sum(-1)
-        root = b.square() - a * (origins.square().sum(-1) - (0.22 + 0.05 * z[0]) ** 2)
-        depth = torch.where(root > 0, (-b - root.clamp_min(0).sqrt()) / a, 0.0).reshape(-1, RESOLUTION, RESOLUTION)
-        for view in range(views):
-            pack.rgb[slot, view] = (0.5 + 0.4 * z[1:]) * 255
-            pack.alpha[slot, view] = (depth[view] > 0).numpy() * 255
-            pack.depth[slot, view] = half_depth(depth[view].numpy())
-        pack.z[slot] = z
-        pack.ready[slot] = 1
-    return pack
+    return draw_balls(HeadPack.create(path, PackLayout(heads, views, first, 4, RESOLUTION, kind=kind)))
 
 
 @pytest.fixture(scope="module")

@@ -228,3 +228,15 @@ def test_gradcheck_of_project_and_unproject():
     matrices = (camera.cam2world.clone().requires_grad_(), camera.intrinsics.clone().requires_grad_())
     assert torch.autograd.gradcheck(lambda c, k, p: Camera(c, k).project(p), (*matrices, points))
     assert torch.autograd.gradcheck(lambda c, k, d: Camera(c, k).unproject(d), (*matrices, depth))
+
+
+def test_an_adjusted_camera_keeps_the_pivot_in_view():
+    pivot = (0.0, 0.1, 0.2)
+    cameras = Camera.orbit(torch.tensor([0.4, -0.3]), torch.tensor([0.2, 0.0]), pivot=pivot)
+    same = cameras.adjusted(torch.zeros(2, 3), torch.zeros(2, 3), pivot)
+    torch.testing.assert_close(same.cam2world, cameras.cam2world)
+    turned = cameras.adjusted(torch.tensor([[0.0, 0.1, 0.0]] * 2), torch.zeros(2, 3), pivot)
+    wanted = Camera.orbit(torch.tensor([0.5, -0.2]), torch.tensor([0.2, 0.0]), pivot=pivot)
+    torch.testing.assert_close(turned.cam2world, wanted.cam2world, atol=1e-5, rtol=0)
+    moved = cameras.adjusted(torch.zeros(2, 3), torch.tensor([[0.0, 0.0, 0.1]] * 2), pivot)
+    torch.testing.assert_close(moved.position, cameras.position + 0.1 * cameras.forward, atol=1e-5, rtol=0)

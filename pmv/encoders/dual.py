@@ -1,0 +1,140 @@
+"""Both encoders together, their stitch, and the file that they lie in.
+
+What the picture shows comes from the first, everything else from the second (arXiv:2409.20530, eq. 4). The latent of
+the whole is the first's, which styles super-resolution: it keeps the photo's tone. The stitch is one of planes, as in
+the paper, so that the whole is a latent and a residual, which is what an inversion stores and everything after takes;
+`stitched_field` is the other one, by point, for rendering alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pmv.encoders.lifting import texel_points
+from pmv.encoders.network import Encoded, Encoder, EncoderShape
+from pmv.encoders.occlusion import StitchedField, visible_texels
+from pmv.errors import CheckpointError, InputError
+from pmv.files.artifacts import load_tensors, read_header, save_tensors, tensors_hash
+from pmv.generators.base import Generator
+from pmv.geometry.camera import Camera
+from pmv.pictures.masks import SOLID, feather
+
+SEAM = 0.02
+"""World units, or parts of a plane's width, over which one part goes over into the other."""
+_TEXELS = 64
+"""A side of the planes on which visibility is found; three of them have 0.8 million points."""
+_FORMAT = "pmv-encoders-1"
+_NAMES = ("visible", "whole")
+
+
+@dataclass(frozen=True)
+class Stitched:
+    """A head in one forward pass.
+
+    Attributes:
+        w: [N,num_ws,w_dim], the first encoder's. planes: [N,3,C,H,W]. residual: what `planes` has beside the
+            generator's planes of w.
+        seen: [N,3,1,H,W] in [0,1], where `planes` are the first encoder's. camera: N, the given ones put right.
+        visible, whole: both encoders' own.
+    """
+
+    w: Tensor
+    planes: Tensor
+    residual: Tensor
+    seen: Tensor
+    camera: Camera
+    visible: Encoded
+    whole: Encoded
+
+
+class DualEncoder(nn.Module):
+    """Two encoders of one shape.
+
+    Attributes:
+        visible: right where the picture sees the head. whole: plausible everywhere.
+    """
+
+    def __init__(self, visible: Encoder, whole: Encoder) -> None:
+        super().__init__()
+        if visible.shape != whole.shape:
+            raise ValueError("both encoders have one shape")
+        self.visible, self.whole = visible, whole
+
+    @torch.no_grad()
+    def forward(self, generator: Generator, image: Tensor, foreground: Tensor, camera: Camera) -> Stitched:
+        """See `Encoder.forward`."""
+        first = self.visible(generator, image, foreground, camera)
+        second = self.whole(generator, image, foreground, camera)
+        seen = seen_texels(generator, first)
+        planes = torch.lerp(second.planes, first.planes, seen)
+        return Stitched(first.w, planes, planes - generator.planes(first.w), seen, first.camera, first, second)
+
+
+@torch.no_grad()
+def seen_texels(generator: Generator, first: Encoded, seam: float = SEAM) -> Tensor:
+    """[N,3,1,H,W] in [0,1]: the texels that a picture sees of what the first encoder made of it.
+
+    Args:
+        seam: width of the soft border inside, in parts of the plane's; 0 = a sharp one, which is found on the device.
+    """
+    spec, size = generator.spec, first.planes.shape[-1]
+    drawn = generator.render(first.planes, first.w, first.camera)
+    # as many points along a texel's normal as it has neighbours, so that no surface falls between two of them
+    points = texel_points(spec.plane_convention, spec.box, _TEXELS, _TEXELS).to(first.planes)
+    solid = (drawn.alpha > SOLID).float()
+    visible = visible_texels(points, first.camera, drawn.depth, solid, 2 * spec.box / _TEXELS)
+    fine = F.interpolate(visible.flatten(0, 1), (size, size), mode="bilinear", align_corners=False)
+    return feather(fine, seam).unflatten(0, visible.shape[:2])
+
+
+def stitched_field(generator: Generator, head: Stitched, index: int = 0) -> StitchedField:
+    """The volume of one of the N heads stitched point by point, see `StitchedField`."""
+    one, camera = slice(index, index + 1), head.camera[index]
+    planes = head.visible.planes[one]
+    drawn = generator.render(planes, head.visible.w[one], camera)
+    solid = (drawn.alpha > SOLID).float()
+    fields = generator.field(planes), generator.field(head.whole.planes[one])
+    return StitchedField(*fields, camera, drawn.depth, solid, SEAM)
+
+
+def save_encoders(path: Path, encoder: DualEncoder, generator: Generator, about: Mapping[str, Any]) -> None:
+    """Writes both encoders in half precision.
+
+    Args:
+        generator: that they were trained on; its hash goes into the header. about: what else the header tells.
+    """
+    tensors = {f"{name}.{k}": v.half() for name in _NAMES for k, v in getattr(encoder, name).state_dict().items()}
+    header = {"format": _FORMAT, "shape": asdict(encoder.visible.shape), **about}
+    save_tensors(path, tensors, header | {"generator_hash": tensors_hash(generator.state_dict())})
+
+
+def load_encoders(path: Path, generator: Generator) -> DualEncoder:
+    """Reads what `save_encoders` wrote, ready for use, on the generator's device.
+
+    Raises:
+        InputError: the file is missing, or of another kind. CheckpointError: it is damaged, or was made for another
+            generator.
+    """
+    header = read_header(path)
+    if header.get("format") != _FORMAT:
+        raise InputError(f"{path}: holds no encoders of pmv")
+    if header.get("generator_hash") != tensors_hash(generator.state_dict()):
+        raise CheckpointError(f"{path}: these encoders were trained on another generator; each needs its own")
+    mean = generator.mean_w(1)
+    try:
+        shape = EncoderShape.from_json(header["shape"])
+        tensors = load_tensors(path, mean.device)
+        parts = []
+        for name in _NAMES:
+            part = Encoder(shape, torch.zeros_like(mean), 1.0, 1.0)
+            state = {k.removeprefix(f"{name}."): v.float() for k, v in tensors.items() if k.startswith(f"{name}.")}
+            part.load_state_dict(state)
+            parts.append(part.to(mean.device))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: damaged, or of another version ({type(error).__name__})") from error
+    return DualEncoder(*parts).eval().requires_grad_(False)

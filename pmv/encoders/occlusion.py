@@ -1,0 +1,72 @@
+"""What of a volume one picture sees: by texel of the tri-planes, as the paper has it, and by point.
+
+The paper (arXiv:2409.20530, eq. 3) throws the depth map's points into the planes and marks where they land, which
+leaves holes and says nothing of rays that hit no head. Here it is the other way round, as in
+`pmv/geometry/visibility.py`: points are projected into the depth map.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pmv.encoders.lifting import nearness
+from pmv.generators.base import Field
+from pmv.geometry.camera import Camera
+
+
+def visible_points(points: Tensor, camera: Camera, depth: Tensor, solid: Tensor, seam: float) -> Tensor:
+    """How far a picture tells what is at points: 1 in front of the surface that it shows, on it, and along rays that
+    pass the head (they are seen to be empty); 0 behind it and outside the picture.
+
+    Args:
+        points: [N,P,3] or [1,P,3], world. camera: N. depth, solid: [N,1,D,D], as in `nearness`. seam: world units
+            behind the surface over which it falls to 0, after as much in which it is 1.
+
+    Returns: [N,P] in [0,1].
+    """
+    points = points.expand(len(camera), -1, -1)
+    uv, z = camera.project(points)
+    grid = (uv * 2 - 1).clamp(-4, 4)[:, None]
+    seen = F.grid_sample(torch.cat([depth * solid, solid], 1), grid, align_corners=False)[:, :, 0]
+    surface = seen[:, 0] / seen[:, 1].clamp_min(1e-4)
+    before = (2 - (z - surface) / seam).clamp(0, 1)
+    known = torch.lerp(torch.ones_like(before), before, seen[:, 1].clamp(0, 1))
+    inside = ((uv >= 0) & (uv <= 1)).all(-1) & (z > 0)
+    return known * inside
+
+
+def visible_texels(points: Tensor, camera: Camera, depth: Tensor, solid: Tensor, reach: float) -> Tensor:
+    """Which texels of the planes hold something of the surface that a picture shows.
+
+    Args:
+        points: [3,K,S,S,3] of `lifting.texel_points`; K as many that neighbours lie no further than `reach` apart. The
+            rest as in `nearness`.
+
+    Returns: [N,3,1,S,S] in [0,1]. A texel of the plane that faces the camera is shared by face and back of the head,
+        and counts as visible: a plane's texel cannot tell them apart, `visible_points` can.
+    """
+    near, _ = nearness(points.reshape(1, -1, 3), camera, depth, solid, reach)
+    most = near.reshape(len(camera), *points.shape[:-1]).amax(2)[:, :, None]
+    return (2 * most).clamp_max(1)
+
+
+class StitchedField:
+    """Two volumes in one: the first where a picture sees, the second elsewhere, point by point.
+
+    Densities are mixed as what they stand for, softplus(density − 1) (EG3D's activation), so that half of solid and
+    empty is half as dense, not empty.
+    """
+
+    def __init__(self, seen: Field, unseen: Field, camera: Camera, depth: Tensor, solid: Tensor, seam: float) -> None:
+        """Args: see `visible_points`; one camera."""
+        self.seen, self.unseen = seen, unseen
+        self.camera, self.depth, self.solid, self.seam = camera, depth, solid, seam
+
+    def density(self, points: Tensor, features: bool) -> tuple[Tensor, Tensor]:
+        """See `pmv.generators.base.Field.density`."""
+        weight = visible_points(points, self.camera, self.depth, self.solid, self.seam)[..., None]
+        (near, first), (far, second) = (field.density(points, features) for field in (self.seen, self.unseen))
+        mixed = torch.lerp(F.softplus(far - 1), F.softplus(near - 1), weight)
+        # the inverse of softplus; what is all but empty stays so
+        density = mixed + torch.log(-torch.expm1(-mixed.clamp_min(1e-6))) + 1
+        return density, torch.lerp(second, first, weight) if features else first
