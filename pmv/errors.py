@@ -23,6 +23,10 @@ class PhotoError(InputError):
     front."""
 
 
+class BusyError(InputError):
+    """Another process works in a run's folder."""
+
+
 class CheckpointError(PmvError):
     """A generator checkpoint is unknown, damaged, of an unsupported kind, or hostile."""
 

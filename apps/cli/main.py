@@ -3,6 +3,7 @@
 import click
 
 from pmv import __version__
+from pmv.apps.cli.batch import batch
 from pmv.apps.cli.console import execute
 from pmv.apps.cli.convert import convert
 from pmv.apps.cli.edit import edit
@@ -22,7 +23,7 @@ def cli() -> None:
     """One portrait to a 3D head."""
 
 
-for command in (invert, prepare, render, edit, convert, inspect, verify, fetch, heads):
+for command in (invert, batch, prepare, render, edit, convert, inspect, verify, fetch, heads):
     cli.add_command(command)
 
 

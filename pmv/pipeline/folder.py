@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pmv.errors import InputError
+from pmv.errors import BusyError, InputError
 from pmv.files.artifacts import file_hash, fsync_folder, read_json, write_json, write_text
 from pmv.pipeline.packing import Packed, save_packed
 from pmv.pipeline.table import Sources, Stage, Table
@@ -60,7 +60,7 @@ class RunFolder:
             except OSError as error:
                 file.seek(0)
                 owner = file.read().strip() or "unknown"
-                raise InputError(
+                raise BusyError(
                     f"{self.path}: process {owner} is working in this folder; wait for it or stop it"
                 ) from error
             file.truncate(0)
