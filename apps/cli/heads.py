@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pmv.apps.cli import options
+from pmv.apps.cli.console import print_path
 from pmv.apps.cli.options import FILE, numbers
 
 
@@ -27,4 +28,4 @@ def sheet(makehuman: Path, scans: Path | None, out: Path, seeds: list[int], yaws
     from pmv.training.heads.sheet import contact_sheet
 
     write_png(out, contact_sheet(load_assets(makehuman, scans), seeds, yaws, resolution))
-    click.echo(out)
+    print_path(out)
