@@ -2,6 +2,7 @@
 generator.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict, get_type_hints
@@ -126,6 +127,8 @@ def inversion_header(path: Path) -> InversionHeader:
     if not {"generator", "generator_hash"} <= header.keys():
         raise InputError(f"{path}: not an inversion")
     fitted(header, InversionHeader, path)
+    if not all(map(math.isfinite, header.get("attributes", {}).values())):
+        raise InputError(f"{path}: damaged (it was edited by what is no number)")
     return header  # pyright: ignore[reportReturnType]
 
 

@@ -71,6 +71,20 @@ def check_no_link(path: Path) -> None:
         raise InputError(f"{path}: is a link, which pmv does not write through; give the place that it leads to")
 
 
+def check_output(path: Path) -> None:
+    """InputError, before any work, where a file cannot be written: its folder is missing, it is a folder or a link, or
+    nobody may write there."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
+    check_no_link(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a file in it")
+    with disk_errors(path):
+        handle, name = tempfile.mkstemp(prefix=".pmv.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        os.unlink(name)
+
+
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[None]:
     """Make a folder and what is missing above it; if the block fails, those of them that are empty are removed again.
@@ -228,9 +242,7 @@ def open_tensors(path: str | Path, device: str | torch.device = "cpu", follow: b
     Raises:
         InputError: it is missing, damaged, or no such file; also where reading a tensor of it fails.
     """
-    with open_regular(path, follow=follow) as file:
-        if int.from_bytes(file.read(8), "little") > _MOST_HEADER:
-            raise InputError(f"{path}: damaged, or not a safetensors file (its header has no end)")
+    check_header_length(path, follow)
     try:
         with safe_open(path, framework="pt", device=str(device)) as opened:
             yield opened
@@ -238,6 +250,14 @@ def open_tensors(path: str | Path, device: str | torch.device = "cpu", follow: b
         raise
     except Exception as error:  # SafetensorError, and what PyTorch makes of types that it does not have
         raise _damaged(path, error) from error
+
+
+def check_header_length(path: str | Path, follow: bool = True) -> None:
+    """InputError unless a file is one, and no longer at its head than any that holds tensors: the library that reads it
+    takes whatever the first bytes say."""
+    with open_regular(path, follow=follow) as file:
+        if int.from_bytes(file.read(8), "little") > _MOST_HEADER:
+            raise InputError(f"{path}: damaged, or not a safetensors file (its header has no end)")
 
 
 def read_header(path: str | Path, follow: bool = True) -> dict[str, Any]:

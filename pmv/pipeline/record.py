@@ -12,7 +12,7 @@ import torch
 import pmv
 from pmv.files.artifacts import value_hash, write_json
 from pmv.pipeline.config import Config
-from pmv.pipeline.device import cpu_name
+from pmv.pipeline.device import cpu_name, system_name
 from pmv.pipeline.folder import RunFolder
 from pmv.pipeline.report import write_report
 from pmv.pipeline.table import Stage
@@ -39,7 +39,7 @@ class RunRecord:
             "pmv": pmv.__version__,
             "python": platform.python_version(),
             "packages": {name: metadata.version(name) for name in _PACKAGES} | {"opencv": cv2.__version__},
-            "platform": platform.platform(),
+            "platform": system_name(),
             "cpu": cpu_name(),
             "cpu_cores": os.cpu_count(),
             "torch_threads": torch.get_num_threads(),
