@@ -70,5 +70,3 @@ def write_turn(
     pictures = (to_uint8(inversion.generator.render(planes, inversion.w, cameras[i]).image)[0] for i in range(frames))
     with disk_errors(out):
         write_mp4(out, pictures, _FPS)
-
-

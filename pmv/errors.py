@@ -5,6 +5,7 @@ with code 2. Anything else that escapes is a bug and shows its traceback.
 """
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,3 +109,10 @@ def disk_errors(place: Path, mend: str = "give another --out") -> Iterator[None]
         if error.errno not in _DISK:
             raise
         raise InputError(f"{place}: {_DISK[error.errno].format(mend=mend)}") from error
+
+
+def disk_fault(error: BaseException) -> str | None:
+    """One line for an error of the disk that nobody foresaw, None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in _DISK or error.filename is None:
+        return None
+    return str(InputError(f"{os.fsdecode(error.filename)}: {_DISK[error.errno].format(mend='give another place')}"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from pmv.errors import PmvError, shown
+from pmv.errors import PmvError, disk_fault, shown
 
 
 def execute(command: click.Command) -> None:
@@ -26,9 +26,10 @@ def execute(command: click.Command) -> None:
         code = 130
     except BaseException as error:
         if not asked_to_end():
-            if not isinstance(error, PmvError):
+            told = str(error) if isinstance(error, PmvError) else disk_fault(error)
+            if told is None:
                 raise
-            click.echo(f"pmv: error: {error}", err=True)
+            click.echo(f"pmv: error: {told}", err=True)
         code = 2
     sys.exit(_asked[0] if _asked else code if isinstance(code, int) else 0)
 

@@ -67,7 +67,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def check_no_link(path: Path) -> None:
     """InputError where what is to be written is a link: replaced it would be none any more, followed it leads who knows
     where."""
-    if path.is_symlink():
+    with disk_errors(path):
+        is_link = path.is_symlink()
+    if is_link:
         raise InputError(f"{path}: is a link, which pmv does not write through; give the place that it leads to")
 
 

@@ -233,6 +233,9 @@ def _attempt(entry: Entry, session: requests.Session, file: FileIO, part: Path) 
             headers["If-Range"] = known.validator
     with _open(entry, session, headers) as response:
         version = _Version.of(response)
+        most = version.total if version.total is not None else entry.size or _MOST
+        if response.status_code != 416 and (most > _MOST or (entry.size is not None and most != entry.size)):
+            raise _refused(entry, f"offers {shown(most)} bytes instead of {entry.size or f'at most {_MOST}'}")
         if response.status_code == 416 and have and version.total == have:
             return True
         goes_on = (
@@ -253,9 +256,6 @@ def _attempt(entry: Entry, session: requests.Session, file: FileIO, part: Path) 
             file.truncate(0)
             file.seek(0)
             write_json(_notes(part), {"validator": version.validator, "total": version.total})
-        most = version.total if version.total is not None else entry.size or _MOST
-        if most > _MOST or (entry.size is not None and most != entry.size):
-            raise _refused(entry, f"offers {most} bytes instead of {entry.size or f'at most {_MOST}'}")
         _check_room(part, version.total, file.tell())
         with tqdm(
             total=version.total,

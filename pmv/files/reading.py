@@ -17,9 +17,9 @@ import yaml
 
 from pmv.errors import InputError, PmvError, shown
 
-MOST_JSON = 32 << 20
-"""Bytes of a JSON file. A run's longest, the losses of thousands of steps, has some two million; 32 MiB of nothing but
-brackets become 700 MB of lists."""
+MOST_JSON = 16 << 20
+"""Bytes of a JSON file. A run's longest, the losses of thousands of steps, has some two million; 16 MiB of nothing but
+brackets become 400 MB of lists."""
 MOST_YAML = 256 << 10
 """Bytes of a YAML file; Python's reader takes some ten microseconds for each."""
 _MOST_MERGED = 10_000
@@ -49,12 +49,12 @@ def open_regular(path: str | Path, most: int | None = None, follow: bool = True)
         raise InputError(f"{path}: no such file") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({_reason(error)})") from error
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "no file but a pipe or a device"
+        raise InputError(f"{path}: is {what}; give a file")
     with open(handle, "rb") as file:
-        status = os.fstat(handle)
-        if stat.S_ISDIR(status.st_mode):
-            raise InputError(f"{path}: is a folder; give a file")
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path}: is no file but a pipe or a device; give a file")
         if most is not None and status.st_size > most:
             raise InputError(f"{path}: has {status.st_size / 1e6:.0f} MB; such a file has at most {most / 1e6:.2g}")
         yield file

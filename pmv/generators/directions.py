@@ -155,7 +155,12 @@ def load_directions(generator: str | Path, generator_hash: str, device: str | to
         found = Directions(load_tensors(path, device)["w"], about, fitted(header["generator_hash"], str, path))
     except KeyError as error:
         raise InputError(f"{path}: damaged, or not directions (without {error})") from error
-    if found.w.ndim != 2 or len(found.w) != len(about) or not found.w.is_floating_point() or not found.w.isfinite().all():
+    if (
+        found.w.ndim != 2
+        or len(found.w) != len(about)
+        or not found.w.is_floating_point()
+        or not found.w.isfinite().all()
+    ):
         raise InputError(f"{path}: damaged (its directions are not those of its attributes)")
     if found.generator_hash != generator_hash:
         raise CheckpointError(

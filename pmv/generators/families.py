@@ -18,8 +18,8 @@ from pmv.generators.panohead import PanoHeadConfig, PanoHeadGenerator
 from pmv.generators.probe import probe_planes, warn_if_misread
 from pmv.generators.settings import with_settings
 from pmv.generators.stylegan import resample_filter
-from pmv.geometry.camera import LABEL
 from pmv.generators.superresolution import HEADS, SuperResolutionHead
+from pmv.geometry.camera import LABEL
 
 log = logging.getLogger("pmv")
 
@@ -238,7 +238,9 @@ def check_config(config: EG3DConfig, source: str) -> None:
             f"{source}: c_dim = {config.c_dim} is that of no generator; a camera has {LABEL} numbers, and 0 is without"
         )
     if config.neural_resolution**2 * (config.coarse_samples + config.fine_samples) > _MOST_SAMPLES:
-        raise CheckpointError(f"{source}: {config.neural_resolution}² rays of so many samples are those of no generator")
+        raise CheckpointError(
+            f"{source}: {config.neural_resolution}² rays of so many samples are those of no generator"
+        )
     head = config.super_resolution
     widest = max(head.channels, default=0) * head.output_resolution**2
     if math.prod(config.plane_shape) > _MOST_FEATURES or widest > _MOST_FEATURES:

@@ -41,7 +41,9 @@ def with_settings(generator: G, settings: Mapping[str, Any]) -> G:
     for name, value in given.items():
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int | float) and not abs(number) <= _LARGEST:  # nor NaN
-                raise InputError(f"generator.{name}: {shown(number)} is that of no camera; give a number of world units")
+                raise InputError(
+                    f"generator.{name}: {shown(number)} is that of no camera; give a number of world units"
+                )
     for name in _POSITIVE:
         if given.get(name, 1.0) <= 0:
             raise InputError(f"generator.{name}: must be positive, not {given[name]:g}")

@@ -43,6 +43,7 @@ class RunFolder:
         self.path = Path(path)
         self.table = table
         self._holds = 0
+        self._records: dict[str, tuple[tuple[int, int, int], StageRecord | InputError]] = {}
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -207,7 +208,21 @@ class RunFolder:
     def read_record(self, stage: Stage) -> StageRecord:
         """The stage's ``stage.json``; InputError where it is missing or damaged."""
         path = self / stage.folder / RECORD
-        return checked_record(read_json(path, follow=False), stage.name, path)
+        try:
+            status = path.lstat()
+            key = (status.st_ino, status.st_size, status.st_mtime_ns)
+        except OSError as error:
+            raise InputError(f"{path}: no such file") from error
+        known = self._records.get(stage.name)
+        if known is None or known[0] != key:  # the report asks for all of them at every change
+            try:
+                known = (key, checked_record(read_json(path, follow=False), stage.name, path))
+            except InputError as error:
+                known = (key, error)
+            self._records[stage.name] = known
+        if isinstance(known[1], InputError):
+            raise InputError(*known[1].args) from known[1]
+        return known[1]
 
     def record(self, stage: Stage) -> StageRecord | None:
         """The stage's ``stage.json``, or None where the stage is not complete."""

@@ -69,6 +69,7 @@ class Runner:
         self.command = command
         self.stop = stop
         self.origins = self.table.origins()
+        self._ran: set[str] = set()
         self.device = pick_device(config.run.device)
         if generator is None:
             generator = load_generator(config.run.generator, device=self.device)
@@ -152,9 +153,19 @@ class Runner:
                 raise Stopped from error
             if isinstance(error, PmvError):
                 log.error("%s: %s", stage.name, error)
-            else:
-                log.exception("%s failed", stage.name)
-            raise
+                raise
+            log.exception("%s failed", stage.name)
+            makers = [self.origins[field.name] for field in fields(stage.inputs)]
+            found = next(
+                (other.name for other in self.table if other.name in makers and other.name not in self._ran), None
+            )
+            if found is None or isinstance(error, OSError | MemoryError):
+                raise
+            # records can agree with outputs that no stage ever gave
+            raise InputError(
+                f"{self.folder.path}: {stage.name} fails on what was found there of earlier stages "
+                f"({type(error).__name__}; see log.txt); make it again with --from {found}"
+            ) from error
         log.info("%s: %.1f s", stage.folder, time.monotonic() - started)
 
     def _note_interruption(self, stage: Stage) -> None:
@@ -203,6 +214,7 @@ class Runner:
                 "losses": rows,
             }
             record = self.folder.commit(stage, temporary, packed, record)
+        self._ran.add(stage.name)
         self._record.note(stage, record, ran=True)
         self._write_products(stage)
 
