@@ -194,8 +194,8 @@ def _start(
 ) -> Path:
     runner = Runner(folder, config, request.command, generator, stop)
     _check_sources(sources, runner)
-    # the lock is held from the first byte that is written to the last that is removed: two that start at once in one new
-    # folder would otherwise take each other's photo for their own, or clear each other's run away
+    # the lock is held from the first byte that is written to the last that is removed: two that start at once in one
+    # new folder would otherwise take each other's photo for their own, or clear each other's run away
     with (
         _naming(str(sources.photo)),
         disk_errors(folder.path),

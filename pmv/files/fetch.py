@@ -172,10 +172,11 @@ class _Version:
 
 def _total(response: requests.Response) -> int | None:
     """Length of the whole file, where the response tells."""
-    if match := re.fullmatch(r"bytes (?:\d+-\d+|\*)/(\d+)", response.headers.get("Content-Range", "").strip()):
+    told = response.headers.get("Content-Range", "").strip()
+    if match := re.fullmatch(r"bytes (?:[0-9]+-[0-9]+|\*)/([0-9]{1,400})", told):
         return int(match[1])
     length = response.headers.get("Content-Length", "")
-    return int(length) if response.status_code == 200 and length.isdigit() else None
+    return int(length) if response.status_code == 200 and re.fullmatch("[0-9]{1,400}", length) else None
 
 
 def _notes(part: Path) -> Path:

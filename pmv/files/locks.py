@@ -20,8 +20,8 @@ class Taken(Exception):
 
 
 def open_own(path: Path, flags: int) -> FileIO:
-    """Open a file that pmv writes in place, in a folder that others may have filled: made where it is missing, else only
-    if it is a file with this one name. A link, or a second name of another file, would lead the writing there.
+    """Open a file that pmv writes in place, in a folder that others may have filled: made where it is missing, else
+    only if it is a file with this one name. A link, or a second name of another file, would lead the writing there.
 
     Args:
         flags: of `os.open`, besides those that see to this.

@@ -116,7 +116,7 @@ def pin_path(entry: Entry, folder: Path) -> Path:
 
 
 class Pin(TypedDict):
-    """What is recorded of a checkpoint: its content, size and time of change in nanoseconds; where it came from, when."""
+    """What is recorded of a checkpoint: content, size, and time of change in nanoseconds; where it came from, when."""
 
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     size: int
@@ -153,7 +153,8 @@ def check(entry: Entry, path: Path, folder: Path) -> str:
     if pin is not None and digest != pin["sha256"]:
         raise AssetsError(
             f"{entry.name}: the file has sha256 {digest}, but {pin['sha256']} was pinned when it was first fetched "
-            f"from {shown(pin['source'])}; if its authors replaced it, remove {pin_path(entry, folder)} to trust the new one"
+            f"from {shown(pin['source'])}; if its authors replaced it, remove {pin_path(entry, folder)} to trust the "
+            "new one"
         )
     return digest
 

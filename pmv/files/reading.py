@@ -108,8 +108,8 @@ def parse_yaml(text: str, where: str | Path) -> Any:
         return yaml.load(text, _Loader)
     except RecursionError as error:
         raise InputError(f"{where}: not readable as YAML (nested too deeply)") from error
-    # besides YAMLError the constructors raise what Python's own do: ValueError of dates and long numbers, AttributeError
-    # of "!!timestamp foo", OverflowError, TypeError of keys
+    # besides YAMLError the constructors raise what Python's own do: ValueError of dates and long numbers,
+    # AttributeError of "!!timestamp foo", OverflowError, TypeError of keys
     except Exception as error:
         why = shown(" ".join(str(error).split()), 150)
         raise InputError(f"{where}: not readable as YAML ({type(error).__name__}: {why})") from error

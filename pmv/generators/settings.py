@@ -52,7 +52,8 @@ def with_settings(generator: G, settings: Mapping[str, Any]) -> G:
     convention = given.get("plane_convention")
     if convention is not None and convention not in PLANE_AXES:
         raise InputError(
-            f"generator.plane_convention: {quoted(convention)} is not one of {', '.join(PLANE_AXES)}; null = the checkpoint's"
+            f"generator.plane_convention: {quoted(convention)} is not one of {', '.join(PLANE_AXES)}; null = the "
+            "checkpoint's"
         )
     if convention is not None and convention != generator.spec.plane_convention:
         warn_if_misread(generator, convention)

@@ -96,14 +96,14 @@ class RunFolder:
                     checked_record(read_json(path / RECORD, follow=False), stage.name, path / RECORD)
                 except InputError as error:
                     raise InputError(
-                        f"{path}: is a link to something else than the stage's own folder; put that folder in its place, "
-                        "or remove the link"
+                        f"{path}: is a link to something else than the stage's own folder; put that folder in its "
+                        "place, or remove the link"
                     ) from error
 
     @contextmanager
     def locked(self, create: bool = False) -> Iterator[None]:
-        """Hold the folder for this process. The lock dies with the process, however it ends; who holds it already, holds
-        it on.
+        """Hold the folder for this process. The lock dies with the process, however it ends; who holds it already,
+        holds it on.
 
         Args:
             create: make the folder where it is missing.

@@ -1,9 +1,9 @@
 """Runs the command line on a stranger's files in a process of its own, and notices what it should not do.
 
 The process is forked from this one, where everything is imported already, so a row costs what its command costs. It
-notices programs (by canaries that stand first on the PATH, and by Python's own audit events), files that were opened for
-writing outside the folder of the row, and any change of a folder that is nobody's business. It measures memory and time,
-and both have an end.
+notices programs (by canaries that stand first on the PATH, and by Python's own audit events), files that were opened
+for writing outside the folder of the row, and any change of a folder that is nobody's business. It measures memory and
+time, and both have an end.
 """
 
 import json

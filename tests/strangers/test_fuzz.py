@@ -1,4 +1,4 @@
-"""Every reader of strangers' files, fed with what nobody thought of: nothing but `PmvError` comes out of it, in one line.
+"""Every reader of strangers' files, fed with what nobody thought of: nothing but `PmvError` comes out, in one line.
 
 A few seconds of each always; ``-m slow`` goes on for an hour, or for PMV_FUZZ_SECONDS, with other seeds each time.
 """
