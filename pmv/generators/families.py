@@ -262,7 +262,7 @@ def _is_of(value: object, hint: Any) -> bool:
         kinds = get_args(hint)
         return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is_of, value, kinds))
     if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)  # pyright: ignore[reportArgumentType]
+        return type(value) in (int, float) and abs(value) <= 1e30  # pyright: ignore[reportArgumentType] # nor NaN
     if hint is int:
         return type(value) is int and abs(value) <= 1 << 22
     return type(value) is hint

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_killed_anywhere(kills: int, world: World, tmp_path: Path):
     reference, seconds = {}, {}
     for name, run in commands.all.items():
         started = time.monotonic()
-        assert ended(forked(lambda: run(tmp_path / name))) == 0
+        assert ended(forked(partial(run, tmp_path / name))) == 0
         seconds[name], reference[name] = time.monotonic() - started, content(tmp_path / name)
     while seen["kills"] < kills:
         name = rng.choice(["invert"] * 5 + [n for n in commands.all if n != "invert"])
@@ -103,7 +104,7 @@ def test_killed_anywhere(kills: int, world: World, tmp_path: Path):
         seen["runs"] += 1
         notes = out / "00_prepare" / "notes.txt"
         for _ in range(rng.choice([1, 1, 1, 2, 3])):
-            child = forked(lambda: run(out))
+            child = forked(partial(run, out))
             time.sleep(rng.uniform(0, 1.1 * seconds[name]))
             os.kill(child, signal.SIGKILL)
             if ended(child) == -signal.SIGKILL:
@@ -115,7 +116,7 @@ def test_killed_anywhere(kills: int, world: World, tmp_path: Path):
         resumed = (
             name == "invert" and (out / "source").is_dir() and (out / "config.yaml").is_file() and rng.random() < 0.5
         )
-        again = (lambda: invert(Request(), resume=out)) if resumed else (lambda: run(out))
+        again = partial(invert, Request(), resume=out) if resumed else partial(run, out)
         seen["resumed" if resumed else "given again"] += 1
         assert ended(forked(again)) == 0, (name, seen)
         found = content(out)
@@ -134,7 +135,7 @@ def test_pairs_of_whole_runs(pairs: int, world: World, tmp_path: Path):
     commands, seen = Commands(world), Counter()
     for number in range(pairs):
         out = tmp_path / str(number)
-        children = [forked(lambda: commands.all["invert"](out)) for _ in range(2)]
+        children = [forked(partial(commands.all["invert"], out)) for _ in range(2)]
         codes = sorted(ended(child) for child in children)
         assert codes in ([0, 0], [0, 2]), codes
         seen[str(codes)] += 1
@@ -171,14 +172,14 @@ def test_a_disk_that_fills_anywhere(disks: int, world: World, tmp_path: Path, mo
     full = {}
     for name, run in commands.all.items():
         with disk(tmp_path / name, 1 << 16) as place:
-            assert ended(forked(lambda: run(place / "out"))) == 0
+            assert ended(forked(partial(run, place / "out"))) == 0
             full[name] = (shutil.disk_usage(place).used >> 10, content(place / "out"))
     for number in range(disks):
         name = rng.choice(["invert"] * 5 + [n for n in commands.all if n != "invert"])
         run, (size, reference) = commands.all[name], full[name]
         with disk(tmp_path / f"disk-{number}", rng.randint(4, size)) as place:
             lines.write_text("")
-            code = ended(forked(lambda: run(place / "out")))
+            code = ended(forked(partial(run, place / "out")))
             text = lines.read_text()
             seen[f"{name}: {code}"] += 1
             assert code in (0, 2) and "Traceback" not in text, (name, text[-3000:])
@@ -187,7 +188,7 @@ def test_a_disk_that_fills_anywhere(disks: int, world: World, tmp_path: Path, mo
                 assert "full" in last or "No space" in last or "cannot be written" in last, last
             subprocess.run(["mount", "-o", f"remount,size={1 << 16}k", str(place)], check=True)
             lines.write_text("")
-            assert ended(forked(lambda: run(place / "out"))) == 0, (name, lines.read_text()[-3000:])
+            assert ended(forked(partial(run, place / "out"))) == 0, (name, lines.read_text()[-3000:])
             assert content(place / "out") == reference, name
     print(f"\n{dict(seen)}")
 
@@ -200,7 +201,7 @@ def test_a_place_that_cannot_be_written(world: World, tmp_path: Path, monkeypatc
         before = content(place / "run")
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
         asked = {
-            **{name: lambda run=run: run(place / "out") for name, run in commands.all.items()},
+            **{name: partial(run, place / "out") for name, run in commands.all.items()},
             "resume": lambda: invert(Request(), resume=place / "run"),
             "again": lambda: invert(commands.request, commands.photo, place / "run"),
         }
@@ -214,7 +215,7 @@ def test_a_place_that_cannot_be_written(world: World, tmp_path: Path, monkeypatc
 def test_a_loser_of_a_race_finds_the_winners_run_whole(tmp_path: Path, world: World, tiny_generator):
     """See `tests.apps.test_two_at_once`; here with a winner that is killed, and the loser's turn afterwards."""
     commands, out = Commands(world), tmp_path / "out"
-    child = forked(lambda: commands.all["invert"](out))
+    child = forked(partial(commands.all["invert"], out))
     while not (out / ".tmp-02_latent").exists():
         time.sleep(0.001)
     with pytest.raises(PmvError, match="is working in this folder"):

@@ -223,6 +223,7 @@ CHECKPOINTS = [
         ("a head with unknown entries", _said(head={"x": 1}), "damaged"),
         ("an unknown setting", _said(**{"\x1b[2J": 1}), "unknown generator setting"),
         ("numbers that are texts", _said(w_dim="512"), _LINE),
+        ("a scale of 400 digits", _said(condition_scale=10**400), _LINE),
         ("numbers of 4000 digits", _said(w_dim=int("9" * 4000)), _LINE),
         ("nested lists", _beside(b"[" * 200_000), "nested too deeply"),
         ("5000 digits", _beside(b'{"format": ' + b"9" * 5000 + b"}"), "not readable as JSON"),
