@@ -9,8 +9,9 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import yaml
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 
 @contextmanager
-def open_regular(path: str | Path, most: int | None = None, follow: bool = True) -> Iterator[BinaryIO]:
+def open_regular(path: str | Path, most: int | None = None, follow: bool = True) -> Iterator[BufferedReader]:
     """A file opened for reading, if it is one: no folder, pipe or device, which would never end.
 
     Args:

@@ -104,14 +104,14 @@ def load_fields(
                     raise InputError(f"{path}: damaged ({shown(key)} is of the type {tensor.dtype})")
             if kind == "none":
                 values[name] = None
-            elif kind == "numbers" and name in header["numbers"]:
-                values[name] = header["numbers"][name]
+            elif kind == "numbers" and name in header.get("numbers", {}):
+                values[name] = header.get("numbers", {})[name]
             elif kind == "tensor" and name in part:
                 values[name] = part[name]
             elif kind == "dict":
                 values[name] = {k.removeprefix(prefix): v for k, v in part.items() if k != name}
             elif kind == "camera" and part.keys() == {f"{name}/cam2world", f"{name}/intrinsics"}:
-                values[name] = _camera(*(part[f"{prefix}{matrix}"] for matrix in ("cam2world", "intrinsics")), path)
+                values[name] = _camera(part[f"{prefix}cam2world"], part[f"{prefix}intrinsics"], path)
             else:
                 raise InputError(f"{path}: damaged, or not a file that pmv wrote (it holds no {name})")
     return values

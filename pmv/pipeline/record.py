@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -53,7 +54,7 @@ class RunRecord:
         }
         self._write()
 
-    def note(self, stage: Stage, record: dict[str, Any], ran: bool) -> None:
+    def note(self, stage: Stage, record: Mapping[str, Any], ran: bool) -> None:
         """Take in a stage that is up to date now.
 
         Args:

@@ -1,5 +1,5 @@
-"""Runs that are killed, start in pairs, or meet a disk that fills or cannot be written: the same bytes in the end, or one
-line, and nothing of the user's lost.
+"""Runs that are killed, start in pairs, or meet a disk that fills or cannot be written: the same bytes in the end, or
+one line, and nothing of the user's lost.
 
 A few of each always; ``-m slow -s`` does 200 kills, 20 pairs and 50 disks, and prints what became of them.
 """

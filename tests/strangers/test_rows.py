@@ -32,7 +32,7 @@ def watch(place: Path) -> Watch:
     return Watch(place / "watch")
 
 
-def check(row: Row, outcome: Outcome) -> None:
+def check(row: Row, outcome: Outcome, folder: Path) -> None:
     """What every row must hold to."""
     assert not outcome.caught, outcome
     assert "Traceback" not in outcome.error, outcome.error[-3000:]
@@ -42,6 +42,15 @@ def check(row: Row, outcome: Outcome) -> None:
         assert outcome.out == "", outcome
     else:
         assert outcome.code == 0 and row.warns in outcome.error, outcome
+    for log in folder.rglob("log.txt"):
+        if not log.is_symlink() and log.is_file():
+            written = [line for line in log.read_text("utf-8").splitlines() if not line.startswith((" ", "Traceback"))]
+            assert all(line.isprintable() for line in written), written
+            assert not any(line.startswith("2026 INFO all is well") for line in written), written
+    for page in folder.rglob("report.html"):
+        if page.is_file():
+            text = page.read_text("utf-8")
+            assert "<script" not in text and "<img src=x" not in text and all(map(str.isprintable, text.split("\n")))
     assert outcome.megabytes < 2048 and outcome.seconds < 30, outcome
 
 
@@ -56,4 +65,4 @@ def test_row(row: Row, place: Path, world: World, watch: Watch):
     folder.mkdir()
     arguments = row.make(world, folder)
     watch.before = watch._seen()
-    check(row, run(arguments, folder, watch))
+    check(row, run(arguments, folder, watch), folder)
