@@ -29,12 +29,7 @@ from pmv.inversion import load_inversion
 from tests.apps.test_cli import SMALL
 from tests.strangers.world import World
 
-FEW, MANY = 2, pytest.param(200, marks=pytest.mark.slow)
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory, tiny_generator) -> World:
-    return World.make(tmp_path_factory.mktemp("interrupted"), tiny_generator)
+FEW, MANY = 1, pytest.param(200, marks=pytest.mark.slow)
 
 
 def content(folder: Path) -> dict[str, str]:

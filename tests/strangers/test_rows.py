@@ -10,20 +10,8 @@ from tests.strangers.rows import ROWS
 from tests.strangers.rows.base import Row
 from tests.strangers.world import World
 
-_A_KIND = 4
+_A_KIND = 3
 """Rows of each kind that are run always; the others with ``-m slow``, all in a minute."""
-
-
-@pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that rows and the watched home share, so that rows can lead there."""
-    return tmp_path_factory.mktemp("strangers")
-
-
-@pytest.fixture(scope="session")
-def world(place: Path, tiny_generator) -> World:
-    (place / "world").mkdir()
-    return World.make(place / "world", tiny_generator)
 
 
 @pytest.fixture(scope="session")
