@@ -4,14 +4,15 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from pmv.errors import InputError
-from pmv.files.artifacts import atomic_folder, check_replaceable, read_header, write_json
+from pmv.files.artifacts import atomic_folder, check_replaceable, write_json
 from pmv.generators.directions import edit, load_directions, parse_amounts
-from pmv.inversion import Inversion, load_inversion, save_inversion
+from pmv.inversion import Inversion, inversion_header, load_inversion, save_inversion
 from pmv.pictures.images import to_uint8, write_png
 from pmv.pictures.sheets import tile
 from pmv.pipeline.packing import load_fields
@@ -48,7 +49,7 @@ def edit_run(run: Path, settings: Sequence[str], out: Path | None, device: str |
     asked = parse_amounts(settings)
     inversion = load_inversion(run, device)  # first, since it says best what is wrong with the folder
     path = run / INVERSION if run.is_dir() else run
-    header = read_header(path)
+    header: Any = inversion_header(path)
     directions = load_directions(header["generator"], header["generator_hash"], device)
     if not asked:
         known = ", ".join(f"{direction.name} ({direction.plus})" for direction in directions.about)
@@ -67,6 +68,8 @@ def edit_run(run: Path, settings: Sequence[str], out: Path | None, device: str |
     tuned = load_fields(path, ["tuned_state"], device)["tuned_state"]
     if "unedited" in header["kinds"]:
         unedited = load_fields(path, ["unedited"], device)["unedited"]
+        if not isinstance(unedited, dict) or getattr(unedited.get("w"), "shape", None) != inversion.w.shape:
+            raise InputError(f"{path}: damaged (it does not hold the head before its edits)")
     else:
         unedited = {"w": inversion.w} | {name: tuned[name] for name in (RESIDUAL,) if name in tuned}
     if RESIDUAL in unedited:

@@ -196,7 +196,10 @@ def figures(run: Path) -> dict[str, float]:
     """The figures of a finished run's `evaluate`; none where it was not run."""
     folder = RunFolder(run, TABLE)
     record = folder.record(TABLE[TABLE.find("evaluate")])
-    return dict((record or {}).get("numbers", {}).get("metrics", {}))
+    metrics = record["numbers"].get("metrics") if record else None
+    if not isinstance(metrics, dict):
+        return {}
+    return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
 def stage_of(run: Path) -> str:

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pmv.errors import InputError, PhotoError, PmvError, disk_errors
-from pmv.files.artifacts import file_hash, new_folder
+from pmv.errors import InputError, PhotoError, PmvError, disk_errors, shown
+from pmv.files.artifacts import check_no_link, file_hash, new_folder
 from pmv.files.manifest import manifest
 from pmv.fitting.perceptual import NAMES as PERCEPTUAL
 from pmv.generators import load_generator
-from pmv.pipeline.config import Config, load_config, read_yaml
+from pmv.pipeline.config import Config, load_config
 from pmv.pipeline.context import never
 from pmv.pipeline.device import pick_device
-from pmv.pipeline.folder import RunFolder
+from pmv.pipeline.folder import CONFIG, RunFolder
 from pmv.pipeline.runner import Runner
 from pmv.pipeline.table import Table
 from pmv.stages.domain import AUTO, domain_layers
@@ -78,30 +78,39 @@ def invert(
         if name is not None:
             table.find(name)
     if resume is not None:
-        folder = RunFolder(resume, table)
-        folder.require_run()
-        config, generator = configure(request, table, generator, folder / "config.yaml")
-        runner = Runner(folder, config, request.command, generator, stop)
-        paths = {"mask": request.mask, "camera": request.camera, "ood_mask": request.ood_mask}
-        _check_sources(sources_with(folder, request.edits, request.clear_edits, **paths), runner)
-        with folder.locked():
-            folder.tidy()
-            update_sources(folder, **paths)
-        with (
-            changed_edits(folder, request.edits, request.clear_edits),
-            _naming(run_sources(folder).photo_name),
-            disk_errors(folder.path),
-        ):
-            runner.run(request.first, request.until)
-        return folder.path
+        return _resume(RunFolder(resume, table), request, generator, stop)
     if image is None:
         raise InputError("nothing to invert: give an image, or a run to resume")
     sources = PhotoSources(image, request.mask, request.camera, request.ood_mask, tuple(request.edits))
-    folder = RunFolder(out or Path("runs") / f"{image.stem}-{time.strftime('%Y%m%d-%H%M%S')}", table)
+    folder = RunFolder(out or Path("runs") / _name_of_run(image), table)
     _check_free(folder, image)
     sources.read()  # what cannot be read is told before anything is made
     config, generator = configure(request, table, generator)
     return _start(folder, sources, config, request, generator, stop)
+
+
+def _name_of_run(image: Path) -> str:
+    """What the run of a photo is called, also of one that somebody else named."""
+    stem = "".join(c if c.isprintable() else "_" for c in image.stem[:60])
+    return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _resume(folder: RunFolder, request: Request, generator: Any, stop: Callable[[], bool]) -> Path:
+    folder.require_run()
+    paths = {"mask": request.mask, "camera": request.camera, "ood_mask": request.ood_mask}
+    mend = "copy the run to a place that can be written, and resume it there"
+    with disk_errors(folder.path, mend), folder.locked():
+        folder.tidy()
+        config, generator = configure(request, folder.table, generator, folder / CONFIG)
+        runner = Runner(folder, config, request.command, generator, stop)
+        _check_sources(sources_with(folder, request.edits, request.clear_edits, **paths), runner)
+        update_sources(folder, **paths)
+        with (
+            changed_edits(folder, request.edits, request.clear_edits),
+            _naming(run_sources(folder).photo_name),
+        ):
+            runner.run(request.first, request.until)
+    return folder.path
 
 
 @contextmanager
@@ -110,7 +119,7 @@ def _naming(photo: str) -> Iterator[None]:
     try:
         yield
     except PhotoError as error:
-        raise InputError(f"{photo}: {error}") from error
+        raise InputError(f"{shown(photo, 500)}: {error}") from error
 
 
 def configure(request: Request, table: Table, generator: Any, saved: Path | None = None) -> tuple[Config, Any]:
@@ -126,9 +135,9 @@ def configure(request: Request, table: Table, generator: Any, saved: Path | None
         generator = load_generator(config.run.generator, device=pick_device(config.run.device))
     run = config.run
     if saved is not None:
-        before = read_yaml(saved)["run"]
-        if run.domain == before["domain"]:
-            if run.generator == before["generator"]:
+        before = load_config(table, path=saved).run
+        if run.domain == before.domain:
+            if run.generator == before.generator:
                 return config, generator
             run = replace(run, domain=AUTO)  # the domain of the generator before says nothing of this one
     domain, between = domain_layers(run, generator.spec)
@@ -149,10 +158,12 @@ def _located(config: Config) -> Config:
 
 def _check_free(folder: RunFolder, image: Path) -> None:
     """InputError where the folder holds something that is not a run of this photo."""
-    if folder.is_run:
+    check_no_link(folder.path)
+    folder.check_links()
+    if folder.is_run and folder.source.is_dir():
         if file_hash(run_sources(folder).photo) != file_hash(image):
             raise InputError(f"{folder.path}: holds the run of another photo; give another --out")
-    elif folder.path.exists():
+    elif folder.path.exists() and not (folder.is_run or folder.is_begun):
         if not folder.path.is_dir():
             raise InputError(f"{folder.path}: is a file; give a folder as --out")
         if any(not path.name.startswith(".") for path in folder.path.iterdir()):
@@ -181,15 +192,22 @@ def _start(
     generator: Any,
     stop: Callable[[], bool],
 ) -> Path:
-    is_new = not folder.is_run
     runner = Runner(folder, config, request.command, generator, stop)
     _check_sources(sources, runner)
-    with _naming(str(sources.photo)), disk_errors(folder.path), new_folder(folder.path):
+    # the lock is held from the first byte that is written to the last that is removed: two that start at once in one
+    # new folder would otherwise take each other's photo for their own, or clear each other's run away
+    with (
+        _naming(str(sources.photo)),
+        disk_errors(folder.path),
+        new_folder(folder.path),
+        folder.locked(create=True),
+    ):
+        folder.tidy()
+        _check_free(folder, sources.photo)  # again, since another may have been here meanwhile
+        is_new = not folder.is_run
         try:
-            with folder.locked():
-                folder.tidy()
-                folder.write_config(config.as_yaml())
-                write_sources(folder, sources)
+            folder.write_config(config.as_yaml())
+            write_sources(folder, sources)
             runner.run(request.first, request.until)
         except (PmvError, OSError):
             if is_new and not any(folder.record(stage) for stage in folder.table):

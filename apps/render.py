@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from pmv.errors import InputError
+from pmv.errors import disk_errors
+from pmv.files.artifacts import check_output
 from pmv.inversion import load_inversion
 from pmv.pictures.images import to_uint8, write_png
 from pmv.pictures.sheets import tile
@@ -29,14 +30,15 @@ def write_sheet(
     Raises:
         PmvError: no finished inversion there, or no place to write to.
     """
-    _check_folder(out)
+    check_output(out)
     inversion = load_inversion(run, device)
     planes = inversion.generator.planes(inversion.w, inversion.noise)
     spec, pictures = inversion.generator.spec, []
     for yaw in yaws_deg:
         camera = spec.orbit(math.radians(yaw), math.radians(pitch_deg)).to(device)
         pictures.append(to_uint8(inversion.generator.render(planes, inversion.w, camera).image)[0])
-    write_png(out, tile(pictures, columns=len(pictures)))
+    with disk_errors(out):
+        write_png(out, tile(pictures, columns=len(pictures)))
 
 
 @torch.no_grad()
@@ -57,7 +59,7 @@ def write_turn(
     Raises:
         PmvError: no finished inversion there, or no place to write to.
     """
-    _check_folder(out)
+    check_output(out)
     inversion = load_inversion(run, device)
     spec = inversion.generator.spec
     sweep = sweep_deg if sweep_deg is not None else 180.0 if spec.full_head else _SWEEP
@@ -66,9 +68,5 @@ def write_turn(
     cameras = spec.orbit(turn + math.radians(yaw_deg), torch.full_like(turn, math.radians(pitch_deg))).to(device)
     planes = inversion.generator.planes(inversion.w, inversion.noise)
     pictures = (to_uint8(inversion.generator.render(planes, inversion.w, cameras[i]).image)[0] for i in range(frames))
-    write_mp4(out, pictures, _FPS)
-
-
-def _check_folder(out: Path) -> None:
-    if not out.parent.is_dir():
-        raise InputError(f"{out}: the folder {out.parent} does not exist; make it first")
+    with disk_errors(out):
+        write_mp4(out, pictures, _FPS)

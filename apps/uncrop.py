@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmv.errors import InputError, disk_errors
+from pmv.errors import disk_errors
+from pmv.files.artifacts import check_output
 from pmv.inversion import load_inversion
 from pmv.pictures.images import read_bytes, resize, write_png
 from pmv.pictures.uncrop import paste, soft_cover
@@ -33,8 +34,7 @@ def uncrop_run(
     Raises:
         PmvError: no finished run there, or no place to write to.
     """
-    if not out.parent.is_dir():
-        raise InputError(f"{out}: the folder {out.parent} does not exist; make it first")
+    check_output(out)
     folder = RunFolder(run, TABLE)
     folder.require_run()
     prepared = load_fields(folder.outputs(TABLE[TABLE.find("prepare")]), ["crop", "foreground", "valid"])

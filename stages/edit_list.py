@@ -5,7 +5,8 @@ can be replayed without the originals, and so that further edits go on top.
 """
 
 import math
-import shutil
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,12 +16,14 @@ import torch
 import yaml
 from torch import Tensor
 
-from pmv.errors import InputError
-from pmv.files.artifacts import file_hash, write_text
+from pmv.errors import InputError, quoted, shown
+from pmv.files.artifacts import copy_file, file_hash, write_text
+from pmv.files.reading import MOST_YAML, is_plain_name, parse_yaml, read_text
 from pmv.pictures.images import read_bytes, read_image, read_mask
 from pmv.pictures.overlay import Placement
 
 FILE = "edits.yaml"
+_MOST_EDITS = 1000
 _NUMBERS = ("at", "size", "rotate", "blend", "opacity", "follow_surface")
 
 
@@ -70,7 +73,7 @@ class Edit:
         if self.placement is not None and alpha is not None and not alpha.any():
             raise InputError(f"{self.picture}: is transparent everywhere; give an overlay with something on it")
         mask = read_mask(self.mask) if self.mask else None
-        return LoadedEdit(self.name or self.picture.name, picture, alpha, mask, self.placement)
+        return LoadedEdit(shown(self.name or self.picture.name), picture, alpha, mask, self.placement)
 
     def content(self) -> list[Any]:
         """What the edit is made of, as plain values to hash."""
@@ -95,14 +98,16 @@ def read_placement(given: Mapping[str, Any], where: str) -> Placement:
     parts = at.replace(",", " ").split() if isinstance(at, str) else at if isinstance(at, list | tuple) else [at]
     numbers = [_number(part) for part in parts]
     if len(numbers) != 2 or None in numbers:
-        raise InputError(f"{where}: at is {at!r}; give two numbers, such as 0.64,0.6")
+        raise InputError(f"{where}: at is {quoted(at)}; give two numbers, such as 0.64,0.6")
     values["at"] = tuple(numbers)
     for name in ("size", "rotate", "opacity"):
         if name in values:
             number = _number(values[name])
             if number is None:
-                raise InputError(f"{where}: {name} is {values[name]!r}; give a number")
+                raise InputError(f"{where}: {name} is {quoted(values[name])}; give a number")
             values[name] = number
+    if not isinstance(values.get("follow_surface", False), bool):
+        raise InputError(f"{where}: follow_surface is {quoted(values['follow_surface'])}; give true or false")
     try:
         return Placement(**values)
     except InputError as error:
@@ -112,7 +117,7 @@ def read_placement(given: Mapping[str, Any], where: str) -> Placement:
 def _number(value: Any) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 
@@ -137,9 +142,15 @@ def save_edits(edits: Sequence[Edit], folder: Path) -> None:
 
 
 def _copy(path: Path, folder: Path, stem: str) -> str:
-    name = stem + (path.suffix.lower() or ".image")
-    shutil.copyfile(path, folder / name)
+    name = stem + plain_suffix(path)
+    copy_file(path, folder / name)
     return name
+
+
+def plain_suffix(path: Path) -> str:
+    """What the run's copy of a picture is called by: its suffix, if that is one."""
+    suffix = path.suffix.lower()
+    return suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ".image"
 
 
 def edit_files(folder: Path) -> list[Path]:
@@ -151,26 +162,41 @@ def load_edits(folder: Path) -> list[Edit]:
     """The edits that a folder lists, none where it lists none.
 
     Raises:
-        InputError: the list was damaged, or names files that are not there.
+        InputError: the list was damaged, or names what is no file directly in the folder.
     """
     path = folder / FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
-    try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not a readable list of edits ({' '.join(str(error).split())})") from error
-    edits = []
-    for row in rows if isinstance(rows, list) else [None]:
-        kind = "overlay" if isinstance(row, dict) and "overlay" in row else "edit"
-        numbers = _NUMBERS if kind == "overlay" else ("paint_mask",)
-        if not isinstance(row, dict) or kind not in row or not row.keys() <= {kind, "name", *numbers}:
-            raise InputError(f"{path}: a list of edits has rows with edit: FILE or overlay: FILE and their numbers")
-        picture, given = folder / str(row[kind]), {k: v for k, v in row.items() if k in numbers}
-        mask = folder / str(given["paint_mask"]) if "paint_mask" in given else None
-        for file in (picture, mask):
-            if file is not None and not file.is_file():
-                raise InputError(f"{file}: is gone, and {path.name} lists it; put it back or use --clear-edits")
-        placement = read_placement(given, f"{path}: {row[kind]}") if kind == "overlay" else None
-        edits.append(Edit(picture, mask, placement, str(row.get("name", picture.name))))
-    return edits
+    rows = parse_yaml(read_text(path, MOST_YAML, follow=False), path)
+    if not isinstance(rows, list) or len(rows) > _MOST_EDITS:
+        raise InputError(f"{path}: no list of edits; put it back or use --clear-edits")
+    return [_edit(row, path) for row in rows]
+
+
+def _edit(row: Any, path: Path) -> Edit:
+    """One row of the list at `path`."""
+    kind = "overlay" if isinstance(row, dict) and "overlay" in row else "edit"
+    numbers = _NUMBERS if kind == "overlay" else ("paint_mask",)
+    if not isinstance(row, dict) or kind not in row or not row.keys() <= {kind, "name", *numbers}:
+        raise InputError(f"{path}: a list of edits has rows with edit: FILE or overlay: FILE and their numbers")
+    given = {k: v for k, v in row.items() if k in numbers}
+    picture = _listed(path, row[kind])
+    mask = _listed(path, given["paint_mask"]) if "paint_mask" in given else None
+    placement = read_placement(given, f"{path}: {picture.name}") if kind == "overlay" else None
+    name = row.get("name", picture.name)
+    if not isinstance(name, str):
+        raise InputError(f"{path}: the name of {picture.name} is no text; put it back or use --clear-edits")
+    return Edit(picture, mask, placement, name)
+
+
+def _listed(path: Path, name: Any) -> Path:
+    """The file that the list at `path` names."""
+    if not is_plain_name(name):
+        raise InputError(
+            f"{path}: names {quoted(name)}, which is no file in its folder; put it back or use --clear-edits"
+        )
+    file = path.parent / name
+    if file.is_symlink() or not file.is_file():
+        what = "is a link" if file.is_symlink() else "is gone"
+        raise InputError(f"{file}: {what}, and {path.name} lists it; put the file back or use --clear-edits")
+    return file

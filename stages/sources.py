@@ -2,19 +2,21 @@
 draw, and edits; as files of the user's, and as the run's copies of them in ``source/``.
 """
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
+
+from msgspec import Meta
 
 from pmv.errors import InputError, PmvError
-from pmv.files.artifacts import file_hash, read_json, value_hash, write_json
+from pmv.files.artifacts import copy_file, file_hash, read_json, value_hash, write_json
+from pmv.files.reading import fitted
 from pmv.geometry.camera import Camera
 from pmv.pictures.images import read_bytes, read_mask
 from pmv.pipeline.folder import RunFolder
-from pmv.stages.edit_list import Edit, edit_files, load_edits, save_edits
+from pmv.stages.edit_list import Edit, edit_files, load_edits, plain_suffix, save_edits
 
 NAMES = ("photo", "photo_mask", "photo_camera", "photo_ood_mask", "photo_edits")
 """What the stages call them."""
@@ -90,7 +92,7 @@ def write_sources(folder: RunFolder, sources: PhotoSources) -> None:
         for kind in _FILES:
             path: Path | None = getattr(sources, kind)
             if path is not None:
-                shutil.copyfile(path, temporary / (kind + (path.suffix.lower() or ".image")))
+                copy_file(path, temporary / (kind + plain_suffix(path)))
         camera = sources.read_camera()
         if camera is not None:
             camera.save(temporary / "camera.json", image_names=[sources.photo_name])
@@ -140,7 +142,7 @@ def changed_edits(folder: RunFolder, edits: Sequence[Edit], clear: bool = False)
     if not edits and not clear:
         yield
         return
-    before = {path: path.read_bytes() for path in edit_files(folder.source)}
+    before = {path: path.read_bytes() for path in map(_in_place, edit_files(folder.source))}
     aside = [(path, _set_aside(path)) for path in _dropped(folder.first) if path] if clear else []
     try:
         given = _given(folder.source, with_edits=not clear)
@@ -160,11 +162,25 @@ def _given(source: Path, with_edits: bool = True) -> PhotoSources:
     found: dict[str, Path] = {}
     for kind in (*_FILES, "camera"):
         if path := next(iter(sorted(source.glob(f"{kind}.*"))), None):
-            found[kind] = path
+            found[kind] = _in_place(path)
     if "photo" not in found:
         raise InputError(f"{source}: the photo is gone; start a new run")
-    name = read_json(source / "names.json")["photo"]
+    names = source / "names.json"
+    name = fitted(read_json(names, follow=False), _Names, names)["photo"]
     return PhotoSources(**found, edits=tuple(load_edits(source)) if with_edits else (), name=name)
+
+
+class _Names(TypedDict):
+    """What the user's files were called."""
+
+    photo: Annotated[str, Meta(min_length=1, max_length=1024)]
+
+
+def _in_place(path: Path) -> Path:
+    """A file found in a run; InputError where it is a link, which could lead to any picture of the user's."""
+    if path.is_symlink():
+        raise InputError(f"{path}: is a link, and pmv follows none within a run; put the file itself there")
+    return path
 
 
 def _dropped(first: Path) -> tuple[Path | None, Path | None]:
@@ -175,7 +191,7 @@ def _dropped(first: Path) -> tuple[Path | None, Path | None]:
         found = [path for path in found if path.suffix.lower() in _IMAGE_SUFFIXES]
         if len(found) > 1:
             raise InputError(f"{found[0]} and {found[1].name}: keep only one of them")
-        dropped.append(found[0] if found else None)
+        dropped.append(_in_place(found[0]) if found else None)
     edit, mask = dropped
     if mask is not None and edit is None:
         raise InputError(f"{mask}: lies there without an edit; add edit.png beside it")

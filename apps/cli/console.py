@@ -1,12 +1,14 @@
 """How the process of a command behaves: its log, its signals, its exit codes and its one line of error."""
 
 import logging
+import os
 import signal
 import sys
+from pathlib import Path
 
 import click
 
-from pmv.errors import PmvError
+from pmv.errors import PmvError, disk_fault, shown
 
 
 def execute(command: click.Command) -> None:
@@ -24,9 +26,10 @@ def execute(command: click.Command) -> None:
         code = 130
     except BaseException as error:
         if not asked_to_end():
-            if not isinstance(error, PmvError):
+            told = str(error) if isinstance(error, PmvError) else disk_fault(error)
+            if told is None:
                 raise
-            click.echo(f"pmv: error: {' '.join(str(error).split())}", err=True)
+            click.echo(f"pmv: error: {told}", err=True)
         code = 2
     sys.exit(_asked[0] if _asked else code if isinstance(code, int) else 0)
 
@@ -54,8 +57,15 @@ def log_to_stderr() -> None:
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.levelno < logging.ERROR:  # errors are told once, at the end
-                tqdm.write(f"pmv: {record.getMessage()}", file=sys.stderr)
+                tqdm.write(f"pmv: {shown(record.getMessage(), 2000)}", file=sys.stderr)
 
     log = logging.getLogger("pmv")
     log.handlers = [Handler()]
     log.propagate = False
+
+
+def print_path(path: Path) -> None:
+    """Print a result: the file or folder that a command made. For another program it is the bytes that the system calls
+    it by, whether or not these are text; on a terminal nothing that this would obey."""
+    terminal = sys.stdout.isatty()
+    click.echo(shown(str(path), 5000) if terminal else os.fsencode(path))

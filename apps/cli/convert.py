@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pmv.apps.cli import options
-from pmv.apps.cli.console import log_to_stderr
+from pmv.apps.cli.console import log_to_stderr, print_path
 from pmv.apps.cli.options import FILE
 
 
@@ -22,4 +22,4 @@ def convert(checkpoint: str, out: Path, like: str | None) -> None:
 
     log_to_stderr()
     convert_checkpoint(checkpoint, out, like)
-    click.echo(out)
+    print_path(out)

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pmv.apps.cli import options
-from pmv.apps.cli.console import log_to_stderr
+from pmv.apps.cli.console import log_to_stderr, print_path
 from pmv.apps.cli.options import FILE
 
 
@@ -24,4 +24,4 @@ def edit(run: Path, settings: Sequence[str], out: Path | None, device: str) -> N
     from pmv.pipeline.device import pick_device
 
     log_to_stderr()
-    click.echo(edit_run(run, settings, out, pick_device(device)))
+    print_path(edit_run(run, settings, out, pick_device(device)))

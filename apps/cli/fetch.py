@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pmv.apps.cli import options
+from pmv.apps.cli.console import print_path
 from pmv.apps.cli.options import FILE
 
 
@@ -27,12 +28,12 @@ def fetch(name: str | None, listing: bool, accept_licence: bool, source: Path | 
     entry = find_entry(name)
     if source is not None:
         click.echo(licence_notice(entry), err=True)
-        click.echo(place(name, source, cache))
+        print_path(place(name, source, cache))
         return
     if entry.url is not None and cached(name, cache) is None:
         click.echo(licence_notice(entry), err=True)
         accept_licence = accept_licence or (entry.needs_acceptance and _ask())
-    click.echo(fetch(name, cache, accept_licence))
+    print_path(fetch(name, cache, accept_licence))
 
 
 def _print_table(cache: Path | None) -> None:

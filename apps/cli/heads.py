@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pmv.apps.cli import options
+from pmv.apps.cli.console import print_path
 from pmv.apps.cli.options import FILE, numbers
 
 
@@ -22,9 +23,14 @@ def heads() -> None:
 @click.option("--resolution", type=click.IntRange(32, 2048), default=256, show_default=True, help="Pixels a head.")
 def sheet(makehuman: Path, scans: Path | None, out: Path, seeds: list[int], yaws: list[float], resolution: int) -> None:
     """Write a contact sheet: a row a seed, a column a yaw."""
+    from pmv.errors import disk_errors
+    from pmv.files.artifacts import check_output
     from pmv.pictures.images import write_png
     from pmv.training.heads import load_assets
     from pmv.training.heads.sheet import contact_sheet
 
-    write_png(out, contact_sheet(load_assets(makehuman, scans), seeds, yaws, resolution))
-    click.echo(out)
+    check_output(out)
+    picture = contact_sheet(load_assets(makehuman, scans), seeds, yaws, resolution)
+    with disk_errors(out):
+        write_png(out, picture)
+    print_path(out)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pmv.apps.cli import options
-from pmv.apps.cli.console import asked_to_end, log_to_stderr
+from pmv.apps.cli.console import asked_to_end, log_to_stderr, print_path
 from pmv.apps.cli.edit_options import EditCommand, given_edits
 from pmv.apps.cli.options import FILE
 
@@ -70,4 +70,4 @@ def invert(
         **given,
     )
     log_to_stderr()
-    click.echo(invert(request, image, out, resume, stop=asked_to_end))
+    print_path(invert(request, image, out, resume, stop=asked_to_end))

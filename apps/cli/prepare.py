@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pmv.apps.cli import options
-from pmv.apps.cli.console import log_to_stderr
+from pmv.apps.cli.console import log_to_stderr, print_path
 from pmv.apps.cli.options import FILE
 
 
@@ -35,4 +35,4 @@ def prepare(
 
     values = {"run.generator": generator, "run.device": device, "prepare.face": face}
     log_to_stderr()
-    click.echo(prepare(PrepareRequest(presets, (*settings, *options.as_settings(values)), **given), photo, out))
+    print_path(prepare(PrepareRequest(presets, (*settings, *options.as_settings(values)), **given), photo, out))

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from pmv.apps.cli import options
+from pmv.apps.cli.console import print_path
 from pmv.apps.cli.options import FILE
 
 
@@ -48,4 +49,4 @@ def render(
         write_turn(run, out, yaws[0], pitch, sweep, frames, pick_device(device))
     else:
         write_sheet(run, out, yaws, pitch, pick_device(device))
-    click.echo(out)
+    print_path(out)

@@ -16,8 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pmv.errors import InputError, disk_errors
+from pmv.errors import InputError, PmvError, disk_errors
+from pmv.files.reading import MOST_JSON, open_regular, parse_json, read_text
 
+_MOST_HEADER = 16 << 20
+"""Bytes of a safetensors header; that of a run has some hundred thousand, the library's own limit is six times this."""
 # safetensors writes several header entries in random order; one entry keeps equal content equal in bytes
 _HEADER = "pmv"
 
@@ -42,7 +45,14 @@ def _umask() -> int:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path to write to; on success it is flushed and renamed to `path`, on failure removed."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    check_no_link(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a file")
+    # a name that nobody can have put a link under; long names are cut, a disk takes 255 bytes
+    start = os.fsencode(path.name)[:200].decode("utf-8", "ignore")
+    handle, name = tempfile.mkstemp(prefix=f".{start}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -52,6 +62,29 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_no_link(path: Path) -> None:
+    """InputError where what is to be written is a link: replaced it would be none any more, followed it leads who knows
+    where."""
+    with disk_errors(path):
+        is_link = path.is_symlink()
+    if is_link:
+        raise InputError(f"{path}: is a link, which pmv does not write through; give the place that it leads to")
+
+
+def check_output(path: Path) -> None:
+    """InputError, before any work, where a file cannot be written: its folder is missing, it is a folder or a link, or
+    nobody may write there."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
+    check_no_link(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a file in it")
+    with disk_errors(path):
+        handle, name = tempfile.mkstemp(prefix=".pmv.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        os.unlink(name)
 
 
 @contextmanager
@@ -84,6 +117,7 @@ def check_replaceable(path: str | Path, files: Iterable[str], what: str) -> None
         what: what it holds, for the message: "a prepared photo".
     """
     path = Path(path)
+    check_no_link(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file; give a folder as --out")
     if path.is_dir() and not {entry.name for entry in path.iterdir()} <= set(files):
@@ -119,9 +153,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a text file atomically, in UTF-8; halves of characters, as in file names that are no UTF-8, become the
+    escapes that JSON has for them."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -129,25 +164,28 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read JSON; InputError names the file where it is missing or damaged."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from error
+def read_json(path: str | Path, follow: bool = True) -> Any:
+    """Read JSON; InputError names the file where it is missing, damaged, no file, or too long.
+
+    Args:
+        follow: see `pmv.files.reading.open_regular`.
+    """
+    return parse_json(read_text(path, MOST_JSON, follow), path)
 
 
 def copy_file(source: str | Path, target: str | Path) -> None:
-    """Copy a file's bytes atomically."""
-    with atomic_path(target) as temporary:
-        shutil.copyfile(source, temporary)
+    """Copy a file's bytes atomically; InputError where `source` is none."""
+    with atomic_path(target) as temporary, open_regular(source) as file, open(temporary, "wb") as copy:
+        shutil.copyfileobj(file, copy, 1 << 20)
 
 
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with open(path, "rb") as file:
+def file_hash(path: str | Path, follow: bool = True) -> str:
+    """SHA-256 of a file's bytes, hexadecimal; InputError where it is none.
+
+    Args:
+        follow: see `pmv.files.reading.open_regular`.
+    """
+    with open_regular(path, follow=follow) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -166,6 +204,23 @@ def value_hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+SEAL = "sha256"
+"""Entry of a sealed header, see `sealed`."""
+
+
+def sealed(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """A header for `save_tensors` with the hash of itself and of the tensors, which `check_seal` looks at."""
+    plain = {name: value for name, value in header.items() if name != SEAL}
+    return {**plain, SEAL: value_hash([plain, tensors_hash(tensors)])}
+
+
+def check_seal(header: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str | Path) -> None:
+    """InputError where a file that was written with a `sealed` header is not what was written. A file without, of
+    earlier versions, passes."""
+    if SEAL in header and header[SEAL] != sealed(header, tensors)[SEAL]:
+        raise InputError(f"{where}: damaged (it is not what was written: another sha256)")
+
+
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write safetensors atomically, with one JSON header. Equal content gives equal bytes."""
     # save_file refuses tensors that share memory (an expanded w, say)
@@ -179,19 +234,58 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mappin
             raise
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """The JSON header that `save_tensors` wrote; InputError where the file is missing or damaged."""
+@contextmanager
+def open_tensors(path: str | Path, device: str | torch.device = "cpu", follow: bool = True) -> Iterator[Any]:
+    """A safetensors file as `safetensors.safe_open` gives it, in whose block nothing but `InputError` is raised.
+
+    Args:
+        follow: see `pmv.files.reading.open_regular`.
+
+    Raises:
+        InputError: it is missing, damaged, or no such file; also where reading a tensor of it fails.
+    """
+    check_header_length(path, follow)
     try:
-        with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {})[_HEADER])
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: damaged, or not a file that pmv wrote ({type(error).__name__})") from error
+        with safe_open(path, framework="pt", device=str(device)) as opened:
+            yield opened
+    except PmvError:
+        raise
+    except Exception as error:  # SafetensorError, and what PyTorch makes of types that it does not have
+        raise _damaged(path, error) from error
 
 
-def load_tensors(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Tensor]:
-    """All tensors of a file by name; InputError where it is missing or damaged."""
-    read_header(Path(path))
-    with safe_open(path, framework="pt", device=str(device)) as file:
+def check_header_length(path: str | Path, follow: bool = True) -> None:
+    """InputError unless a file is one, and no longer at its head than any that holds tensors: the library that reads it
+    takes whatever the first bytes say."""
+    with open_regular(path, follow=follow) as file:
+        if int.from_bytes(file.read(8), "little") > _MOST_HEADER:
+            raise InputError(f"{path}: damaged, or not a safetensors file (its header has no end)")
+
+
+def read_header(path: str | Path, follow: bool = True) -> dict[str, Any]:
+    """The JSON header that `save_tensors` wrote; InputError where the file is missing or damaged."""
+    with open_tensors(path, follow=follow) as file:
+        return tensors_header(file, path)
+
+
+def load_tensors(path: str | Path, device: str | torch.device = "cpu", follow: bool = True) -> dict[str, Tensor]:
+    """All tensors of a file that `save_tensors` wrote, by name; InputError where it is missing or damaged."""
+    with open_tensors(path, device, follow) as file:
+        tensors_header(file, path)
         return {name: file.get_tensor(name) for name in file.keys()}
+
+
+def tensors_header(file: Any, path: str | Path) -> dict[str, Any]:
+    """As `read_header`, of a file that `open_tensors` opened."""
+    try:
+        header = parse_json((file.metadata() or {})[_HEADER], path)
+    except (KeyError, InputError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(header, dict):
+        raise _damaged(path, TypeError("no header"))
+    return header
+
+
+def _damaged(path: str | Path, error: Exception) -> InputError:
+    why = type(error).__name__
+    return InputError(f"{path}: damaged, or not a file that pmv wrote ({why})")

@@ -5,27 +5,35 @@ an address of one's own (pooch 1.9 starts over, huggingface_hub resumes only fro
 """
 
 import errno
-import fcntl
+import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from io import FileIO
+from itertools import pairwise
 from pathlib import Path
-from typing import IO
 from urllib.parse import urljoin, urlsplit
 
 import requests
 from tqdm import tqdm
 
-from pmv.errors import AssetsError, InputError
+from pmv.errors import AssetsError, InputError, shown
 from pmv.files.artifacts import copy_file, read_json, write_json
+from pmv.files.locks import Taken, held, open_own
 from pmv.files.manifest import Entry, cache_folder, cached, check, find_entry, record
+from pmv.files.reading import fitted
 
 _CHUNK = 1 << 14
 _TIMEOUT = (15.0, 60.0)
 """Seconds to wait for a connection, and for the next bytes."""
+_MOST = 8 << 30
+"""Bytes of a checkpoint whose size the manifest does not know."""
+_MOST_PAGE = 1 << 20
+"""Bytes of a page that is read for the form in it."""
+_MAX_REDIRECTS = 5
 
 
 def fetch(name: str, cache: str | Path | None = None, accept_licence: bool = False) -> Path:
@@ -56,7 +64,11 @@ def fetch(name: str, cache: str | Path | None = None, accept_licence: bool = Fal
         )
     folder = _writable(cache)
     path, part = folder / entry.file, folder / f"{entry.file}.part"
-    with _disk_errors(folder):
+    # one lock for all of it: another process that got hold of the part while it becomes the checkpoint would write into
+    # that
+    with _disk_errors(folder), _fetching(entry, folder):
+        if (found := cached(name, cache)) is not None:  # another process was faster
+            return found
         _download(entry, part)
         try:
             check(entry, part, folder)
@@ -84,11 +96,25 @@ def place(name: str, source: Path, cache: str | Path | None = None) -> Path:
     folder = _writable(cache)
     check(entry, source, folder)
     path = folder / entry.file
-    with _disk_errors(folder):
+    with _disk_errors(folder), _fetching(entry, folder):
         if not (path.exists() and path.samefile(source)):
             copy_file(source, path)
         record(entry, path, str(source.resolve()))
     return path
+
+
+@contextmanager
+def _fetching(entry: Entry, folder: Path) -> Iterator[None]:
+    """Hold the place of a checkpoint in the cache."""
+    lock = folder / f".{entry.file}.lock"
+    try:
+        with held(lock):
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+    except Taken as error:
+        raise AssetsError(f"{folder / entry.file}: another process is fetching {entry.name}; wait for it") from error
 
 
 def licence_notice(entry: Entry) -> str:
@@ -146,10 +172,11 @@ class _Version:
 
 def _total(response: requests.Response) -> int | None:
     """Length of the whole file, where the response tells."""
-    if match := re.fullmatch(r"bytes (?:\d+-\d+|\*)/(\d+)", response.headers.get("Content-Range", "").strip()):
+    told = response.headers.get("Content-Range", "").strip()
+    if match := re.fullmatch(r"bytes (?:[0-9]+-[0-9]+|\*)/([0-9]{1,400})", told):
         return int(match[1])
     length = response.headers.get("Content-Length", "")
-    return int(length) if response.status_code == 200 and length.isdigit() else None
+    return int(length) if response.status_code == 200 and re.fullmatch("[0-9]{1,400}", length) else None
 
 
 def _notes(part: Path) -> Path:
@@ -163,11 +190,8 @@ def _remove(part: Path) -> None:
 
 def _download(entry: Entry, part: Path) -> None:
     """Complete `part`. Goes on by itself as long as every new attempt brings something."""
-    with open(part, "ab") as file, requests.Session() as session:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise AssetsError(f"{part}: another process is fetching {entry.name}; wait for it") from error
+    with open_own(part, os.O_WRONLY | os.O_APPEND) as file, _session() as session:
+        file.seek(0, os.SEEK_END)
         while True:
             before = file.tell()
             try:
@@ -189,13 +213,19 @@ def _download(entry: Entry, part: Path) -> None:
     raise AssetsError(f"{entry.name}: {where} cannot be reached ({reason}); {entry.by_hand()}")
 
 
-def _attempt(entry: Entry, session: requests.Session, file: IO[bytes], part: Path) -> bool:
+def _session() -> requests.Session:
+    session = requests.Session()
+    session.max_redirects = _MAX_REDIRECTS
+    return session
+
+
+def _attempt(entry: Entry, session: requests.Session, file: FileIO, part: Path) -> bool:
     """Ask for what is missing and append it to `file`; True when the file is complete."""
     have, known = file.tell(), None
     if have:
         try:
-            known = _Version(**read_json(_notes(part)))
-        except (InputError, TypeError):
+            known = fitted(read_json(_notes(part), follow=False), _Version, _notes(part))
+        except InputError:
             pass  # what the part belongs to is not known: it is asked for again
     headers = {"Accept-Encoding": "identity"}
     if known is not None:
@@ -204,6 +234,9 @@ def _attempt(entry: Entry, session: requests.Session, file: IO[bytes], part: Pat
             headers["If-Range"] = known.validator
     with _open(entry, session, headers) as response:
         version = _Version.of(response)
+        most = version.total if version.total is not None else entry.size or _MOST
+        if response.status_code != 416 and (most > _MOST or (entry.size is not None and most != entry.size)):
+            raise _refused(entry, f"offers {shown(most)} bytes instead of {entry.size or f'at most {_MOST}'}")
         if response.status_code == 416 and have and version.total == have:
             return True
         goes_on = (
@@ -235,10 +268,13 @@ def _attempt(entry: Entry, session: requests.Session, file: IO[bytes], part: Pat
         ) as bar:
             try:
                 for chunk in response.iter_content(_CHUNK):
-                    file.write(chunk)
+                    if file.tell() + len(chunk) > most:
+                        raise _refused(entry, f"sends more than the {most / 1e6:.0f} MB that it may have")
+                    _write(file, chunk)
                     bar.update(len(chunk))
-            finally:
-                file.flush()
+            except AssetsError:
+                file.truncate(0)  # whatever it is, it is not the checkpoint
+                raise
         return version.total is None or file.tell() == version.total
 
 
@@ -247,23 +283,42 @@ def _open(entry: Entry, session: requests.Session, headers: dict[str, str]) -> r
     url, query = _direct(entry.url or ""), None
     for _ in range(2):
         response = session.get(url, params=query, headers=headers, stream=True, timeout=_TIMEOUT)
+        if any(_is_downgrade(before.url, after.url) for before, after in pairwise([*response.history, response])):
+            response.close()
+            raise _refused(entry, "leads from an encrypted address to one that is not")
         if response.status_code not in (200, 206, 416):
             response.close()
             if response.status_code >= 500 or response.status_code == 429:
-                raise requests.HTTPError(f"the server answers {response.status_code} {response.reason}")
+                raise requests.HTTPError(f"the server answers {response.status_code} {shown(response.reason)}")
             raise AssetsError(
-                f"{entry.name}: {urlsplit(url).hostname} answers {response.status_code} {response.reason}; "
+                f"{entry.name}: {urlsplit(url).hostname} answers {response.status_code} {shown(response.reason)}; "
                 f"{entry.by_hand()}"
             )
         if not response.headers.get("Content-Type", "").startswith("text/html"):
             return response
         form = _DownloadForm()
-        form.feed(response.text)
+        form.feed(response.raw.read(_MOST_PAGE, decode_content=True).decode("utf-8", "replace"))
         response.close()
         if form.action is None:
             break
         url, query = urljoin(url, form.action), form.values
     raise AssetsError(f"{entry.name}: {urlsplit(url).hostname} shows a page instead of the file; {entry.by_hand()}")
+
+
+def _refused(entry: Entry, what: str) -> AssetsError:
+    return AssetsError(f"{entry.name}: {urlsplit(entry.url or '').hostname} {what}; {entry.by_hand()}")
+
+
+def _is_downgrade(before: str, after: str) -> bool:
+    """Whether a redirection leaves encryption: then anybody on the way may answer."""
+    return urlsplit(before).scheme == "https" and urlsplit(after).scheme != "https"
+
+
+def _write(file: FileIO, chunk: bytes) -> None:
+    """All of it: an unbuffered file may take less, and says so."""
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _direct(url: str) -> str:

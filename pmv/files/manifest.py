@@ -10,14 +10,16 @@ import re
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import yaml
+from msgspec import Meta
 from platformdirs import user_cache_path
 
 from pmv import data_path
-from pmv.errors import AssetsError, InputError, PmvError
+from pmv.errors import AssetsError, InputError, PmvError, shown
 from pmv.files.artifacts import file_hash, read_json, write_json, write_text
+from pmv.files.reading import fitted
 
 CACHE_VARIABLE = "PMV_CACHE"
 """Environment variable that names the cache folder."""
@@ -113,15 +115,26 @@ def pin_path(entry: Entry, folder: Path) -> Path:
     return folder / f"{entry.name}.pin.json"
 
 
-def read_pin(entry: Entry, folder: Path) -> dict[str, Any] | None:
+class Pin(TypedDict):
+    """What is recorded of a checkpoint: content, size, and time of change in nanoseconds; where it came from, when."""
+
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    size: int
+    time: int
+    source: str
+    fetched: NotRequired[str]
+
+
+def read_pin(entry: Entry, folder: Path) -> Pin | None:
     """What was recorded of a checkpoint's first download, or None."""
     path = pin_path(entry, folder)
     if not path.exists():
         return None
-    pin = read_json(path)
-    if not {"sha256", "size", "time", "source"} <= pin.keys():
-        raise AssetsError(f"{path}: damaged; remove it and {entry.file}, then run: pmv fetch {entry.name}")
-    return pin
+    try:
+        return fitted(read_json(path), Pin, path)
+    except InputError as error:
+        mend = f"remove it and {entry.file}, then run: pmv fetch {entry.name}"
+        raise AssetsError(f"{path}: damaged; {mend}") from error
 
 
 def check(entry: Entry, path: Path, folder: Path) -> str:
@@ -140,7 +153,8 @@ def check(entry: Entry, path: Path, folder: Path) -> str:
     if pin is not None and digest != pin["sha256"]:
         raise AssetsError(
             f"{entry.name}: the file has sha256 {digest}, but {pin['sha256']} was pinned when it was first fetched "
-            f"from {pin['source']}; if its authors replaced it, remove {pin_path(entry, folder)} to trust the new one"
+            f"from {shown(pin['source'])}; if its authors replaced it, remove {pin_path(entry, folder)} to trust the "
+            "new one"
         )
     return digest
 
@@ -155,7 +169,7 @@ def record(entry: Entry, path: Path, source: str) -> None:
         "size": size,
         "time": modified,
         "source": known["source"] if known else source,
-        "fetched": known["fetched"] if known else time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "fetched": known.get("fetched", "") if known else time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     write_json(pin_path(entry, path.parent), pin)
 

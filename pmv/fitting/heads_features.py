@@ -16,12 +16,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pmv.errors import AssetsError, InputError
-from pmv.files.artifacts import file_hash, read_json, save_tensors
+from pmv.files.artifacts import file_hash, load_tensors, read_json, save_tensors
 from pmv.fitting.features import feature_distance, level_distances, unit_length
 
 SLOPE = 0.1
@@ -135,9 +133,10 @@ def load_heads_features(path: Path) -> HeadsFeatures:
     if file_hash(path) != expected:
         raise AssetsError(f"{path}: not the file that {sidecar.name} describes; copy both again from where they come")
     try:
-        state = {name: value.float() for name, value in load_file(path).items()}
-        network = HeadsFeatures(FeatureShape.of(state))
-        network.load_state_dict(state)
-    except (SafetensorError, RuntimeError, KeyError, IndexError) as error:
+        state = {name: value.float() for name, value in load_tensors(path).items()}
+        with torch.device("meta"):  # shapes that a file only claims take no memory
+            network = HeadsFeatures(FeatureShape.of(state))
+        network.load_state_dict(state, assign=True)
+    except (InputError, RuntimeError, LookupError, TypeError, ValueError) as error:
         raise AssetsError(f"{path}: no weights of the heads' perceptual network ({type(error).__name__})") from error
     return network.eval().requires_grad_(False)

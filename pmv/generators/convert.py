@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pmv.errors import InputError
-from pmv.files.artifacts import file_hash
+from pmv.files.artifacts import check_no_link, file_hash
 from pmv.files.manifest import recognise
 from pmv.generators import load_generator, resolve_generator
 from pmv.generators.native import notes_of, save_generator, save_state_dict
@@ -24,6 +24,7 @@ def convert_checkpoint(source: str | Path, out: Path, like: str | Path | None = 
     """
     if out.suffix not in (".safetensors", ".pt", ".pth"):
         raise InputError(f"{out}: of an unknown kind; end OUT in .safetensors (pmv's own), or .pt (a plain state dict)")
+    check_no_link(out)
     path = resolve_generator(source)
     for given, what in ((path, "the checkpoint itself"), (like, "what --like names")):
         if given is not None and out.exists() and out.samefile(resolve_generator(given)):

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pmv.errors import CheckpointError, InputError
+from pmv.errors import CheckpointError, InputError, shown
 from pmv.files.artifacts import load_tensors, read_header, save_tensors
+from pmv.files.reading import fitted
 from pmv.generators import Generator, resolve_generator
 from pmv.generators.residual import follow
 
@@ -70,7 +71,7 @@ class Directions:
         total = torch.zeros_like(self.w[0])
         for name, amount in amounts.items():
             if name not in self.names:
-                raise InputError(f"--set {name}: no such attribute; there are {', '.join(self.names)}")
+                raise InputError(f"--set {shown(name)}: no such attribute; there are {', '.join(self.names)}")
             i = self.names.index(name)
             limit = 2 * self.about[i].span
             if abs(amount) > limit:
@@ -105,6 +106,8 @@ def edit(
     Raises:
         InputError: see `Directions.offset`.
     """
+    if directions.w.shape[1] != w.shape[-1]:
+        raise InputError(f"the directions are of {directions.w.shape[1]} numbers, unlike the latents of the generator")
     edited = w + directions.offset(amounts).to(w)
     residual = generator.plane_residual
     shape = {name: amount for name, amount in amounts.items() if directions.about[directions.names.index(name)].shape}
@@ -148,10 +151,17 @@ def load_directions(generator: str | Path, generator_hash: str, device: str | to
         )
     header = read_header(path)
     try:
-        about = tuple(Direction(**entry) for entry in header["attributes"])
-        found = Directions(load_tensors(path, device)["w"], about, header["generator_hash"])
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged, or not directions ({type(error).__name__}: {error})") from error
+        about = fitted(header["attributes"], tuple[Direction, ...], path)
+        found = Directions(load_tensors(path, device)["w"], about, fitted(header["generator_hash"], str, path))
+    except KeyError as error:
+        raise InputError(f"{path}: damaged, or not directions (without {error})") from error
+    if (
+        found.w.ndim != 2
+        or len(found.w) != len(about)
+        or not found.w.is_floating_point()
+        or not found.w.isfinite().all()
+    ):
+        raise InputError(f"{path}: damaged (its directions are not those of its attributes)")
     if found.generator_hash != generator_hash:
         raise CheckpointError(
             f"{path}: belongs to other weights than those of {generator}; make it anew with: "

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmv.errors import CheckpointError
+from pmv.errors import CheckpointError, quoted, shown
 from pmv.generators.base import PLANE_AXES, Field, GeneratorSpec, Render
 from pmv.generators.stylegan import Backbone, FullyConnected, MappingNetwork, SynthesisNetwork
 from pmv.generators.superresolution import HEADS, SuperResolution, SuperResolutionHead
@@ -128,7 +128,7 @@ class EG3DConfig:
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
             raise CheckpointError(
-                f"unknown generator setting {sorted(unknown)[0]!r}; the file was written by another version of pmv"
+                f"unknown generator setting {quoted(min(unknown))}; the file was written by another version of pmv"
             )
         values = dict(values)
         if isinstance(values.get("head"), Mapping):
@@ -466,6 +466,7 @@ class EG3DGenerator(nn.Module):
         try:
             unknown = self.load_state_dict(dict(state), strict=False).unexpected_keys
         except RuntimeError as error:
-            raise CheckpointError(f"the tuned weights belong to a generator of another shape ({error})") from error
+            why = shown(" ".join(str(error).split()), 200)
+            raise CheckpointError(f"the tuned weights belong to a generator of another shape ({why})") from error
         if unknown:
-            raise CheckpointError(f"the tuned weights belong to another generator: it has no {unknown[0]}")
+            raise CheckpointError(f"the tuned weights belong to another generator: it has no {shown(unknown[0])}")

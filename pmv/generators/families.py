@@ -19,6 +19,7 @@ from pmv.generators.probe import probe_planes, warn_if_misread
 from pmv.generators.settings import with_settings
 from pmv.generators.stylegan import resample_filter
 from pmv.generators.superresolution import HEADS, SuperResolutionHead
+from pmv.geometry.camera import LABEL
 
 log = logging.getLogger("pmv")
 
@@ -184,7 +185,7 @@ def _probed(generator: EG3DGenerator, source: str) -> EG3DGenerator:
 
 _LIMITS = {
     "z_dim": (1, 65536),
-    "c_dim": (0, 65536),
+    "condition_scale": (0.0, 1e3),
     "w_dim": (1, 65536),
     "mapping_layers": (1, 64),
     "plane_resolution": (4, 4096),
@@ -192,10 +193,14 @@ _LIMITS = {
     "channel_base": (4, 1 << 22),
     "channel_max": (1, 65536),
     "decoder_hidden": (1, 65536),
-    "coarse_samples": (1, 4096),
-    "fine_samples": (0, 4096),
-    "neural_resolution": (1, 4096),
-    "resolution": (4, 16384),
+    "coarse_samples": (1, 512),
+    "fine_samples": (0, 512),
+    "neural_resolution": (1, 512),
+    "resolution": (4, 4096),
+    "background": (-1e3, 1e3),
+    "conv_clamp": (1e-3, 1e9),
+    "head_conv_clamp": (1e-3, 1e9),
+    "decoder_lr_multiplier": (1e-6, 1e3),
     "grid_depth": (1, 256),
     "input_resolution": (4, 4096),
     "box": (1e-6, 1e6),
@@ -205,6 +210,11 @@ _LIMITS = {
     "far": (1e-6, 1e6),
 }
 """Number of a generator → the least and the largest that is neither nonsense nor an attempt to keep a machine busy."""
+_MOST_SAMPLES = 1 << 24
+"""Samples of a view, all rays together; the largest official models take two million."""
+_MOST_FEATURES = 1 << 28
+"""Numbers of one latent's planes, or of the widest layer of the super-resolution: 1 GiB. PanoHead's planes have 19
+million, the official heads' layers 34 million."""
 
 
 def check_config(config: EG3DConfig, source: str) -> None:
@@ -223,6 +233,18 @@ def check_config(config: EG3DConfig, source: str) -> None:
                 raise CheckpointError(f"{source}: {field.name} = {shown(value, 40)} is that of no generator")
     if isinstance(config.head, str) and config.head not in HEADS:
         raise CheckpointError(f"{source}: head = {shown(config.head, 40)} is that of no generator")
+    if config.c_dim not in (0, LABEL):
+        raise CheckpointError(
+            f"{source}: c_dim = {config.c_dim} is that of no generator; a camera has {LABEL} numbers, and 0 is without"
+        )
+    if config.neural_resolution**2 * (config.coarse_samples + config.fine_samples) > _MOST_SAMPLES:
+        raise CheckpointError(
+            f"{source}: {config.neural_resolution}² rays of so many samples are those of no generator"
+        )
+    head = config.super_resolution
+    widest = max(head.channels, default=0) * head.output_resolution**2
+    if math.prod(config.plane_shape) > _MOST_FEATURES or widest > _MOST_FEATURES:
+        raise CheckpointError(f"{source}: planes or pictures of this size are those of no generator")
     side = config.plane_resolution
     if side & (side - 1) or config.channel_base < side:
         raise CheckpointError(
@@ -240,7 +262,7 @@ def _is_of(value: object, hint: Any) -> bool:
         kinds = get_args(hint)
         return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is_of, value, kinds))
     if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)  # pyright: ignore[reportArgumentType]
+        return type(value) in (int, float) and abs(value) <= 1e30  # pyright: ignore[reportArgumentType] # nor NaN
     if hint is int:
         return type(value) is int and abs(value) <= 1 << 22
     return type(value) is hint
@@ -271,6 +293,8 @@ def assemble(config: EG3DConfig, state: Mapping[str, Tensor], source: str) -> EG
             f"({len(missing)} missing, {len(extra)} unknown)"
         )
     for key, tensor in state.items():
+        if tensor.is_complex():
+            raise CheckpointError(f"{source}: {shown(key)} is of complex numbers, which no generator has")
         if tensor.shape != expected[key].shape:
             raise CheckpointError(
                 f"{source}: {key} has shape {tuple(tensor.shape)}, expected {tuple(expected[key].shape)}"

@@ -5,10 +5,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from pmv.errors import CheckpointError, PmvError, shown
-from pmv.files.artifacts import file_hash
+from pmv.errors import CheckpointError, InputError, PmvError, shown
+from pmv.files.artifacts import file_hash, open_tensors
 from pmv.files.manifest import recognise
 from pmv.generators import resolve_generator
 from pmv.generators.base import convention_of
@@ -80,12 +78,11 @@ def _native(path: Path) -> dict[str, Any]:
         description, config = read_description(path)
         family = description["family"]
     try:
-        with safe_open(path, framework="pt") as file:
-            keys = file.keys()
-            views = {key: file.get_slice(key) for key in keys}
+        with open_tensors(path) as file:
+            views = {key: file.get_slice(key) for key in file.keys()}
             shapes = {key: (tuple(view.get_shape()), str(view.get_dtype()).lower()) for key, view in views.items()}
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: damaged checkpoint ({type(error).__name__}: {shown(str(error))})") from error
+    except InputError as error:
+        raise CheckpointError(str(error)) from error
     if not shapes:
         raise CheckpointError(f"{path}: holds no tensors")
     convention = config.plane_convention if config is not None else None

@@ -2,7 +2,6 @@
 and plain state dicts, for other people's code.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +13,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pmv.errors import CheckpointError, InputError, shown
-from pmv.files.artifacts import atomic_path, file_hash, write_json
+from pmv.files.artifacts import atomic_path, check_header_length, file_hash, read_json, write_json
+from pmv.files.reading import parse_json, read_text
 from pmv.generators.eg3d import EG3DConfig, EG3DGenerator
 from pmv.generators.families import FAMILIES, assemble, check_config
 
 FORMAT = 1
 _OWN = ("format", "family", "config", "parameters", "sha256")
 """Entries of the JSON that are said of every checkpoint; the rest are notes."""
-_MAX_DESCRIPTION = 16 << 20
+_MAX_DESCRIPTION = 4 << 20
 
 
 def save_generator(
@@ -86,8 +86,8 @@ def _check_ours(description_path: Path) -> None:
     if not description_path.exists():
         return
     try:
-        ours = json.loads(description_path.read_text(encoding="utf-8")).keys() >= {"format", "family"}
-    except (OSError, ValueError, AttributeError, RecursionError):
+        ours = read_json(description_path).keys() >= {"format", "family"}
+    except (InputError, AttributeError):
         ours = False
     if not ours:
         raise InputError(f"{description_path}: would be replaced, and is no checkpoint's; give another file")
@@ -103,16 +103,16 @@ def read_description(path: Path) -> tuple[dict[str, Any], EG3DConfig]:
     if not description_path.is_file():
         raise CheckpointError(f"{path}: {description_path.name} must lie beside it; it holds the generator's shape")
     try:
-        if description_path.stat().st_size > _MAX_DESCRIPTION:
-            raise CheckpointError(f"longer than any description ({_MAX_DESCRIPTION >> 20} MiB)")
-        description = json.loads(description_path.read_text(encoding="utf-8"))
+        description = parse_json(read_text(description_path, _MAX_DESCRIPTION), description_path)
         family, version = description["family"], description["format"]
         known = version == FORMAT and family in FAMILIES
         config = FAMILIES[family].config.from_json(description["config"]) if known else None
         sha256 = description.get("sha256")
+    except InputError as error:
+        raise CheckpointError(str(error)) from error
     except CheckpointError as error:
         raise CheckpointError(f"{description_path}: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{description_path}: damaged ({type(error).__name__}: {shown(str(error))})") from error
     if config is None:
         raise CheckpointError(
@@ -143,7 +143,10 @@ def read_native(path: Path) -> EG3DGenerator:
         raise CheckpointError(f"{path}: no such checkpoint")
     _, config = read_description(path)
     try:
+        check_header_length(path)
         state = load_file(path)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except InputError as error:
+        raise CheckpointError(str(error)) from error
+    except Exception as error:  # SafetensorError, and what PyTorch makes of types that it does not have
         raise CheckpointError(f"{path}: damaged checkpoint ({type(error).__name__}: {shown(str(error))})") from error
     return assemble(config, state, str(path))

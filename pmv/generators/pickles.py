@@ -94,8 +94,8 @@ class Storage:
     __slots__ = ("dtype", "load", "size")
 
     def __init__(self, dtype: torch.dtype, size: int, load: Callable[[], bytes] | None = None) -> None:
-        if size < 0:
-            raise refuse("a tensor of negative size")
+        if not 0 <= size < 2**63:
+            raise refuse("a tensor of an impossible size")
         self.dtype, self.size, self.load = dtype, size, load
 
 
@@ -110,7 +110,8 @@ class TensorRef:
         if not isinstance(shape, tuple | list) or not isinstance(stride, tuple | list) or not isinstance(offset, int):
             raise refuse("a tensor without a shape")
         numbers = [offset, *shape, *stride]
-        if len(shape) != len(stride) or len(shape) > 16 or not all(type(n) is int and n >= 0 for n in numbers):
+        # with numbers of megabytes, multiplying takes for ever
+        if len(shape) != len(stride) or len(shape) > 16 or not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
             raise refuse("a tensor of an impossible shape")
         count, last = 1, offset
         for length, step in zip(shape, stride):
@@ -390,7 +391,7 @@ class _Unpickler(_Interpreter):
         *(pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID, pickle.INST, pickle.OBJ, pickle.DICT, pickle.LIST),
         *(pickle.FROZENSET, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER, pickle.BYTEARRAY8, pickle.STRING),
         *(pickle.INT, pickle.LONG, pickle.FLOAT, pickle.UNICODE, pickle.BINSTRING, pickle.SHORT_BINSTRING),
-        *(pickle.PUT, pickle.GET, pickle.DUP),
+        *(pickle.PUT, pickle.GET, pickle.DUP, pickle.LONG4),  # the last: numbers of more than 255 bytes
     ):
         dispatch[_opcode[0]] = _needless
     dispatch |= {

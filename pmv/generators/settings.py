@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from pmv.errors import InputError
+from pmv.errors import InputError, quoted, shown
 from pmv.generators.base import PLANE_AXES, Generator
 from pmv.generators.probe import warn_if_misread
 
 G = TypeVar("G", bound=Generator)
 
 _POSITIVE = ("radius", "focal", "near")
+_LARGEST = 1e6
+"""Largest length of any camera, world units."""
 
 
 def with_settings(generator: G, settings: Mapping[str, Any]) -> G:
@@ -36,6 +38,12 @@ def with_settings(generator: G, settings: Mapping[str, Any]) -> G:
             given[name] = math.radians(given[name])
     if "pivot" in given:
         given["pivot"] = tuple(given["pivot"])
+    for name, value in given.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and not abs(number) <= _LARGEST:  # nor NaN
+                raise InputError(
+                    f"generator.{name}: {shown(number)} is that of no camera; give a number of world units"
+                )
     for name in _POSITIVE:
         if given.get(name, 1.0) <= 0:
             raise InputError(f"generator.{name}: must be positive, not {given[name]:g}")
@@ -44,7 +52,8 @@ def with_settings(generator: G, settings: Mapping[str, Any]) -> G:
     convention = given.get("plane_convention")
     if convention is not None and convention not in PLANE_AXES:
         raise InputError(
-            f"generator.plane_convention: {convention!r} is not one of {', '.join(PLANE_AXES)}; null = the checkpoint's"
+            f"generator.plane_convention: {quoted(convention)} is not one of {', '.join(PLANE_AXES)}; null = the "
+            "checkpoint's"
         )
     if convention is not None and convention != generator.spec.plane_convention:
         warn_if_misread(generator, convention)

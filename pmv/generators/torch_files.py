@@ -78,12 +78,17 @@ def _storage_of_stream(data: object, budget: Budget) -> Storage:
     return result
 
 
+def open_zip(file: Any) -> zipfile.ZipFile | None:
+    """The archive in an open file; None where its table of contents is longer than that of any honest one."""
+    end = zipfile._EndRecData(file)  # pyright: ignore[reportAttributeAccessIssue]
+    return None if end is not None and end[5] > _MAX_DIRECTORY else zipfile.ZipFile(file)
+
+
 def _from_zip(file: Any, size: int) -> Any:
     """What `torch.save` writes since PyTorch 1.6: a zip of a pickle and the storages' bytes, nothing compressed."""
-    end = zipfile._EndRecData(file)  # pyright: ignore[reportAttributeAccessIssue]
-    if end is not None and end[5] > _MAX_DIRECTORY:
+    archive = open_zip(file)
+    if archive is None:
         raise refuse("its table of contents is longer than any checkpoint's")
-    archive = zipfile.ZipFile(file)
     members = {info.filename: info for info in archive.infolist()}
     if len(members) != len(archive.infolist()):
         raise refuse("two members of the archive have one name")

@@ -20,6 +20,8 @@ EG3D_FOCAL = 4.2647
 """Focal length of EG3D's FFHQ cameras in image widths (NVlabs/eg3d, dataset preprocessing)."""
 EG3D_RADIUS = 2.7
 """Distance of EG3D's FFHQ cameras from the point they look at, in world units."""
+LABEL = 25
+"""Numbers of an EG3D camera label: 16 of cam2world, 9 of the intrinsics."""
 
 
 @dataclass(frozen=True)

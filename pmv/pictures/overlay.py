@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmv.errors import InputError
+from pmv.errors import InputError, quoted
 from pmv.pictures.images import pixel_grid, resize
 
 Blend = Literal["normal", "multiply", "screen", "overlay"]
@@ -59,7 +59,7 @@ class Placement:
         if not math.isfinite(self.rotate):
             raise InputError(f"the overlay's rotation is {self.rotate:g}; give degrees, clockwise")
         if self.blend not in BLENDS:
-            raise InputError(f"no blend is called {self.blend!r}; there are {', '.join(BLENDS)}")
+            raise InputError(f"no blend is called {quoted(self.blend)}; there are {', '.join(BLENDS)}")
 
 
 def blend_colours(backdrop: Tensor, source: Tensor, mode: Blend) -> Tensor:

@@ -1,7 +1,6 @@
 """Configs: values from YAML, checked against the frozen dataclasses that the stages read."""
 
 import difflib
-import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -11,8 +10,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from pmv import data_path
-from pmv.errors import InputError
+from pmv.errors import InputError, quoted, shown
+from pmv.files.reading import MOST_YAML, parse_yaml, read_text
 from pmv.pipeline.table import Stage
+
+_LARGEST = 2**53
+"""Largest number of any setting; every whole number up to it is a float, too."""
+_LONGEST = 4096
+"""Letters of a setting; the longest path that a system takes."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +107,22 @@ def preset_path(name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         return Path(name)
     if name not in preset_names():
-        raise InputError(f"no preset is called {name!r}; there are {', '.join(preset_names())}, or give a .yaml file")
+        raise InputError(
+            f"no preset is called {quoted(name)}; there are {', '.join(preset_names())}, or give a .yaml file"
+        )
     return data_path("configs", "presets", name + ".yaml")
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file of blocks."""
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not a readable config ({' '.join(str(error).split())})") from error
+def read_yaml(path: Path, follow: bool = True) -> dict[str, Any]:
+    """Read a YAML file of blocks.
+
+    Args:
+        follow: see `pmv.files.reading.open_regular`.
+
+    Raises:
+        InputError: it cannot be read, or holds something else.
+    """
+    value = parse_yaml(read_text(path, MOST_YAML, follow), path)
     value = {} if value is None else value
     if not isinstance(value, dict) or not all(isinstance(block, dict) for block in value.values()):
         raise InputError(f"{path}: a config has blocks of values, such as 'tune: {{steps: 300}}'")
@@ -142,7 +153,8 @@ def resolve(
         for name, block in blocks.items():
             for key, value in block.items():
                 if key not in hints.get(name, {}):
-                    raise InputError(f"{source}: nothing is called {name}.{key}{_nearest(name, key, hints)}")
+                    called = f"{shown(name)}.{shown(key)}"
+                    raise InputError(f"{source}: nothing is called {called}{_nearest(called, hints)}")
                 values[name][key] = _typed(value, hints[name][key], f"{source}: {name}.{key}")
     for name, cls in classes.items():
         missing = [f.name for f in fields(cls) if f.name not in values[name]]
@@ -176,17 +188,15 @@ def load_config(
 def _setting(text: str) -> tuple[str, dict[str, dict[str, Any]]]:
     name, equals, value = text.partition("=")
     block, dot, key = name.strip().partition(".")
+    where = f"--set {shown(text)}"
     if not (equals and dot and key):
-        raise InputError(f"--set {text}: write it as stage.key=value, for instance tune.steps=300")
-    try:
-        return f"--set {text}", {block: {key: yaml.safe_load(value)}}
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {text}: {value!r} is not a YAML value") from error
+        raise InputError(f"{where}: write it as stage.key=value, for instance tune.steps=300")
+    return where, {block: {key: parse_yaml(value, where)}}
 
 
-def _nearest(block: str, key: str, hints: Mapping[str, Mapping[str, Any]]) -> str:
+def _nearest(called: str, hints: Mapping[str, Mapping[str, Any]]) -> str:
     known = [f"{b}.{k}" for b, keys in hints.items() for k in keys]
-    nearest = difflib.get_close_matches(f"{block}.{key}", known, n=1, cutoff=0.0)
+    nearest = difflib.get_close_matches(called, known, n=1, cutoff=0.0)
     return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
@@ -202,11 +212,11 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return _typed(value, inner, where)
     if origin is Literal:
         if value not in args:
-            raise InputError(f"{where} is one of {', '.join(map(str, args))}, not {value!r}")
+            raise InputError(f"{where} is one of {', '.join(map(str, args))}, not {quoted(value)}")
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise InputError(f"{where} is a list, such as [1, 2], not {value!r}")
+            raise InputError(f"{where} is a list, such as [1, 2], not {quoted(value)}")
         kinds = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
         if len(kinds) != len(value):
             raise InputError(f"{where} is a list of {len(kinds)} values, not {len(value)}")
@@ -214,18 +224,21 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     if hint is float:
         if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a text
             value = _number(value)
-        if isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, float | int) and not isinstance(value, bool) and abs(value) <= _LARGEST:  # nor NaN
             return float(value)
     elif hint is int:
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST:
             return value
-    elif hint in (bool, str):
-        if isinstance(value, hint):
+    elif hint is str:
+        if isinstance(value, str) and len(value) <= _LONGEST:
+            return value
+    elif hint is bool:
+        if isinstance(value, bool):
             return value
     else:
         raise TypeError(f"{where}: configs cannot hold {hint}")
     names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
-    raise InputError(f"{where} is {names[hint]}, not {value!r}")
+    raise InputError(f"{where} is {names[hint]}, not {quoted(value)}")
 
 
 def _number(text: str) -> float | str:

@@ -30,6 +30,12 @@ def cpu_name() -> str:
     )
 
 
+def system_name() -> str:
+    """The system, its version and machine, as `platform.platform` says it, which starts a program to find out more."""
+    parts = [platform.system(), platform.release(), platform.machine(), *platform.libc_ver()]
+    return "-".join(part for part in parts if part)
+
+
 def peak_memory(device: torch.device) -> dict[str, int]:
     """Megabytes (2²⁰ bytes): ``process_peak_mb`` of the process so far and, on a GPU, ``cuda_peak_mb`` since the last
     `torch.cuda.reset_peak_memory_stats`."""

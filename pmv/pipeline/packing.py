@@ -8,13 +8,14 @@ which field is what, so that a file can be read without the class that wrote it.
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from pmv.files.artifacts import read_header, save_tensors, tensors_hash, value_hash
+from pmv.errors import InputError, shown
+from pmv.files.artifacts import open_tensors, save_tensors, tensors_hash, tensors_header, value_hash
+from pmv.files.reading import fitted
 from pmv.geometry.camera import Camera
 
 
@@ -79,27 +80,63 @@ def save_packed(path: str | Path, packed: Packed) -> None:
     save_tensors(path, packed.tensors, {"kinds": packed.kinds, "numbers": packed.numbers})
 
 
-def load_fields(path: str | Path, names: Iterable[str], device: str | torch.device = "cpu") -> dict[str, Any]:
+def load_fields(
+    path: str | Path, names: Iterable[str], device: str | torch.device = "cpu", follow: bool = True
+) -> dict[str, Any]:
     """Read some fields of a saved dataclass, and nothing else of the file.
 
+    Args:
+        follow: see `pmv.files.reading.open_regular`.
+
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: the file is missing or damaged, or a field is not in it or no such thing as it says.
     """
-    path = Path(path)
-    header = read_header(path)
     values: dict[str, Any] = {}
-    with safe_open(path, framework="pt", device=str(device)) as file:
+    with open_tensors(path, device, follow) as file:
+        header = fitted(tensors_header(file, path), _Header, path)
         keys = file.keys()
         for name in names:
-            kind = header["kinds"][name]
+            kind = header["kinds"].get(name)
+            prefix = name + "/"
+            part = {k: file.get_tensor(k) for k in keys if k == name or k.startswith(prefix)}
+            for key, tensor in part.items():
+                if tensor.dtype not in _TYPES:
+                    raise InputError(f"{path}: damaged ({shown(key)} is of the type {tensor.dtype})")
             if kind == "none":
                 values[name] = None
-            elif kind == "numbers":
-                values[name] = header["numbers"][name]
-            elif kind == "tensor":
-                values[name] = file.get_tensor(name)
+            elif kind == "numbers" and name in header.get("numbers", {}):
+                values[name] = header.get("numbers", {})[name]
+            elif kind == "tensor" and name in part:
+                values[name] = part[name]
+            elif kind == "dict":
+                values[name] = {k.removeprefix(prefix): v for k, v in part.items() if k != name}
+            elif kind == "camera" and part.keys() == {f"{name}/cam2world", f"{name}/intrinsics"}:
+                values[name] = _camera(part[f"{prefix}cam2world"], part[f"{prefix}intrinsics"], path)
             else:
-                prefix = name + "/"
-                part = {k.removeprefix(prefix): file.get_tensor(k) for k in keys if k.startswith(prefix)}
-                values[name] = Camera(**part) if kind == "camera" else part
+                raise InputError(f"{path}: damaged, or not a file that pmv wrote (it holds no {name})")
     return values
+
+
+_Number = float | int | bool | None
+
+
+class _Header(TypedDict):
+    kinds: dict[str, str]
+    numbers: NotRequired[dict[str, _Number | dict[str, _Number]]]
+
+
+_TYPES = {torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16}
+_TYPES |= {torch.int8, torch.uint8, torch.bool}
+"""What pmv saves tensors as."""
+
+
+def _camera(cam2world: Tensor, intrinsics: Tensor, path: str | Path) -> Camera:
+    if not (cam2world.is_floating_point() and intrinsics.is_floating_point()):
+        raise InputError(f"{path}: damaged (a camera of whole numbers)")
+    try:
+        camera = Camera(cam2world, intrinsics)
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path}: damaged (a camera of other matrices than 4×4 and 3×3)") from error
+    if not (cam2world.isfinite().all() and intrinsics.isfinite().all()):
+        raise InputError(f"{path}: damaged (a camera that is no number)")
+    return camera

@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import pmv
 from pmv.files.artifacts import value_hash, write_json
 from pmv.pipeline.config import Config
-from pmv.pipeline.device import cpu_name
+from pmv.pipeline.device import cpu_name, system_name
 from pmv.pipeline.folder import RunFolder
 from pmv.pipeline.report import write_report
 from pmv.pipeline.table import Stage
@@ -39,7 +40,7 @@ class RunRecord:
             "pmv": pmv.__version__,
             "python": platform.python_version(),
             "packages": {name: metadata.version(name) for name in _PACKAGES} | {"opencv": cv2.__version__},
-            "platform": platform.platform(),
+            "platform": system_name(),
             "cpu": cpu_name(),
             "cpu_cores": os.cpu_count(),
             "torch_threads": torch.get_num_threads(),
@@ -53,7 +54,7 @@ class RunRecord:
         }
         self._write()
 
-    def note(self, stage: Stage, record: dict[str, Any], ran: bool) -> None:
+    def note(self, stage: Stage, record: Mapping[str, Any], ran: bool) -> None:
         """Take in a stage that is up to date now.
 
         Args:

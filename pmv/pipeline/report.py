@@ -2,7 +2,9 @@
 
 import html
 from typing import Any
+from urllib.parse import quote
 
+from pmv.errors import shown, shown_lines
 from pmv.files.artifacts import write_text
 from pmv.pipeline.config import Config
 from pmv.pipeline.folder import RunFolder
@@ -30,10 +32,10 @@ def write_report(folder: RunFolder, config: Config, run: dict[str, Any]) -> None
             continue
         noted = run["stages"].get(stage.name)
         state = "" if noted and noted["hash"] == record["hash"] else " · made with an earlier setting or input"
-        parts.append(f'<p class="note">{record["seconds"]} s{state}</p>')
+        parts.append(f'<p class="note">{_text(round(record["seconds"], 2))} s{state}</p>')
         parts += [_numbers(name, value) for name, value in record["numbers"].items()]
         parts += [_figure(stage.folder, name) for name in record["files"]]
-    parts.append(f"<h2>config</h2><pre>{_text(config.as_yaml())}</pre>")
+    parts.append(f"<h2>config</h2><pre>{html.escape(shown_lines(config.as_yaml()))}</pre>")
     title = _text(folder.path.resolve().name)
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     write_text(folder / "report.html", page + "\n".join(parts) + "</html>\n")
@@ -46,7 +48,7 @@ def _facts(run: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    return html.escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+    return html.escape(f"{value:.4g}" if isinstance(value, float) else shown(value, 500))
 
 
 def _table(rows: list[tuple[str, Any]]) -> str:
@@ -58,7 +60,7 @@ def _numbers(name: str, value: Any) -> str:
 
 
 def _figure(folder: str, name: str) -> str:
-    link = html.escape(f"{folder}/{name}", quote=True)
+    link = html.escape(quote(f"{folder}/{name}"), quote=True)
     caption = f"<figcaption>{_text(name)}</figcaption>"
     if name.endswith(".png"):
         return f'<figure><a href="{link}"><img src="{link}" alt="" loading="lazy"></a>{caption}</figure>'

@@ -22,8 +22,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import pmv
-from pmv.errors import InputError, PmvError, Stopped
-from pmv.files.artifacts import read_header, tensors_hash
+from pmv.errors import InputError, PmvError, Stopped, shown, shown_lines
+from pmv.files.artifacts import SEAL, check_seal, load_tensors, read_header, tensors_hash
 from pmv.fitting.perceptual import PerceptualLoss, identity, load_perceptual
 from pmv.generators import load_generator
 from pmv.generators.base import Generator
@@ -69,6 +69,7 @@ class Runner:
         self.command = command
         self.stop = stop
         self.origins = self.table.origins()
+        self._ran: set[str] = set()
         self.device = pick_device(config.run.device)
         if generator is None:
             generator = load_generator(config.run.generator, device=self.device)
@@ -125,7 +126,12 @@ class Runner:
     def _bring_up_to_date(self, stage: Stage, force: bool) -> None:
         inputs = self._input_hashes(stage)
         key = self._hash(stage, inputs)
-        record = self.folder.record(stage)
+        record = None
+        if (self.folder / stage.folder).exists():
+            try:
+                record = self.folder.read_record(stage)
+            except InputError as error:
+                log.warning("%s; %s runs again", error, stage.name)
         if record is not None and record["hash"] == key and not force:
             if self.folder.is_intact(stage, record):
                 log.info("%s: unchanged", stage.folder)
@@ -147,9 +153,19 @@ class Runner:
                 raise Stopped from error
             if isinstance(error, PmvError):
                 log.error("%s: %s", stage.name, error)
-            else:
-                log.exception("%s failed", stage.name)
-            raise
+                raise
+            log.exception("%s failed", stage.name)
+            makers = [self.origins[field.name] for field in fields(stage.inputs)]
+            found = next(
+                (other.name for other in self.table if other.name in makers and other.name not in self._ran), None
+            )
+            if found is None or isinstance(error, OSError | MemoryError):
+                raise
+            # records can agree with outputs that no stage ever gave
+            raise InputError(
+                f"{self.folder.path}: {stage.name} fails on what was found there of earlier stages "
+                f"({type(error).__name__}; see log.txt); make it again with --from {found}"
+            ) from error
         log.info("%s: %.1f s", stage.folder, time.monotonic() - started)
 
     def _note_interruption(self, stage: Stage) -> None:
@@ -197,7 +213,8 @@ class Runner:
                 **peak_memory(self.device),
                 "losses": rows,
             }
-            self.folder.commit(stage, temporary, packed, record)
+            record = self.folder.commit(stage, temporary, packed, record)
+        self._ran.add(stage.name)
         self._record.note(stage, record, ran=True)
         self._write_products(stage)
 
@@ -213,7 +230,7 @@ class Runner:
         for other in self.table:
             wanted = [name for name in names if self.origins[name] == other.name]
             if wanted:
-                values |= load_fields(self.folder.outputs(other), wanted, self.device)
+                values |= load_fields(self.folder.outputs(other), wanted, self.device, follow=False)
         return values
 
     def _context(self, folder: Path, seed: int, rows: list[dict[str, float]]) -> Context:
@@ -251,10 +268,12 @@ class Runner:
         makers = {name: self.table[self.table.find(self.origins[name])] for name in product.takes.values()}
         content = {name: (self.folder.record(maker) or {})["outputs"][name] for name, maker in makers.items()}
         try:
-            if read_header(path)["content"] == content:
+            tensors, written = load_tensors(path, follow=False), read_header(path, follow=False)
+            check_seal(written, tensors, path)
+            if SEAL in written and written.get("content") == content:
                 return
-        except (InputError, KeyError):
-            pass
+        except InputError:
+            pass  # missing or damaged: it is written anew
         values = {name: load_fields(self.folder.outputs(maker), [name])[name] for name, maker in makers.items()}
         header = {
             "generator": self.config.run.generator,
@@ -268,8 +287,9 @@ class Runner:
 
     @contextmanager
     def _logging(self) -> Iterator[None]:
-        handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        file = self.folder.open_log()
+        handler = logging.StreamHandler(file)
+        handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)
         log.info("pmv %s: %s", pmv.__version__, self.command or self.folder.path)
@@ -277,7 +297,17 @@ class Runner:
             yield
         finally:
             log.removeHandler(handler)
-            handler.close()
+            file.close()
+
+
+class _OneLine(logging.Formatter):
+    """A line for each message, whatever names from files are in it; the lines of a traceback below it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return shown(super().formatMessage(record), 2000)
+
+    def formatException(self, ei: Any) -> str:
+        return shown_lines(super().formatException(ei))
 
 
 def _moved(value: Any, device: torch.device) -> Any:

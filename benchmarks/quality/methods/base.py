@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -158,9 +158,9 @@ def _spent(folder: RunFolder, stages: Sequence[str]) -> tuple[int, float]:
     """Optimisation steps and seconds of a run's stages."""
     steps, seconds = 0, 0.0
     for row in folder.table:
-        record: dict[str, Any] = folder.record(row) or {}
-        seconds += record.get("seconds", 0.0)
-        steps += len(record.get("losses", [])) if row.name in stages else 0
+        if record := folder.record(row):
+            seconds += record["seconds"]
+            steps += len(record["losses"]) if row.name in stages else 0
     return steps, round(seconds, 1)
 
 
