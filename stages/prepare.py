@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmv.errors import AssetsError, InputError, PhotoError
+from pmv.errors import InputError, PhotoError
 from pmv.geometry.camera import Camera
 from pmv.pictures.images import resize
 from pmv.pipeline.context import Context
-from pmv.portrait import landmarks, onet
 from pmv.portrait.align import Aligned, align, choose_face, confidence_of, draw_faces, find_faces
 from pmv.portrait.crop import FRAMINGS, corners
 from pmv.portrait.matte import find_matte, resolve
@@ -61,8 +60,8 @@ class PrepareConfig(CameraSearchConfig):
             generator's.
         face: which face, numbered by size from 1; None = the largest.
         upright: degrees of tilt from which a head is turned upright.
-        matte: what finds the foreground where no mask is given: selfie (a network), grabcut (by colour), auto (selfie
-            if it is there).
+        matte: what finds the foreground where no mask is given: selfie (a network), grabcut (by colour), auto
+            (selfie).
     """
 
     resolution: int | None = None
@@ -98,7 +97,6 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
     Raises:
         PhotoError: no face, or one that cannot be used; a photo that is taken as it is is not square.
         InputError: the mask does not have the photo's shape; no foreground was found.
-        AssetsError: the photo must be cropped, and the networks that find a face are not there.
     """
     spec = context.generator.spec
     size = config.resolution or spec.resolution
@@ -195,16 +193,8 @@ def _align(inputs: PrepareInputs, config: PrepareConfig, context: Context, size:
             f"it is {width}×{height} pixels, but a --camera belongs to a square, aligned one; leave it out"
         )
     must = config.align == "always" or not square
-    if not must and not landmarks.is_available():
-        log.warning("prepare: the photo is taken as aligned, since nothing can find a face (%s)", landmarks.MEND)
-        return None
     photo = from_tensor(_bytes(inputs.photo))
-    try:
-        faces = find_faces(photo)
-    except AssetsError as error:
-        raise AssetsError(
-            f"the photo is {width}×{height} pixels and must be cropped around the face; {error}"
-        ) from error
+    faces = find_faces(photo)
     if not faces:
         if must:
             raise PhotoError(
@@ -229,12 +219,6 @@ def _align(inputs: PrepareInputs, config: PrepareConfig, context: Context, size:
             raise
         log.warning("prepare: the photo is taken as aligned (%s)", error)
         return None
-    if onet.weights_path() is None:
-        log.info(
-            "prepare: the crop goes by Face Mesh alone; O-Net brings it nearer to EG3D's own, most where a beard hides "
-            "the mouth (%s)",
-            onet.MEND,
-        )
     log.info("prepare: camera from landmarks, expected to be %.1f° off", aligned.error)
     return aligned
 

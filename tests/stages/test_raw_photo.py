@@ -1,5 +1,5 @@
 """A raw photo through the prepare stage: crop, padding, camera, choice of a face. The face networks are stood in for by
-landmarks that are known, so that these tests run without them.
+landmarks that are known.
 """
 
 import json
@@ -17,7 +17,7 @@ import pmv.portrait.align
 import pmv.stages.prepare
 from pmv.apps.prepare_folder import PrepareRequest
 from pmv.apps.prepare_folder import prepare as prepare_folder
-from pmv.errors import AssetsError, InputError, PhotoError
+from pmv.errors import InputError, PhotoError
 from pmv.generators import EG3DGenerator, PanoHeadGenerator
 from pmv.geometry.camera import Camera
 from pmv.pictures.images import read_image, read_mask, write_png
@@ -68,7 +68,6 @@ class Crowd:
 @pytest.fixture
 def crowd(monkeypatch: pytest.MonkeyPatch) -> Crowd:
     crowd = Crowd()
-    monkeypatch.setattr(pmv.stages.prepare.landmarks, "is_available", lambda: True)
     monkeypatch.setattr(pmv.stages.prepare, "find_faces", crowd.faces)
     monkeypatch.setattr(pmv.portrait.align, "find_landmarks", crowd.landmarks)
     return crowd
@@ -164,14 +163,6 @@ def test_what_contradicts_itself_is_refused(
 ):
     with pytest.raises(InputError, match=message):
         prepare(context, photo(*size), replace(CONFIG, **settings), photo_camera=TRUTH if camera else None)
-
-
-def test_without_networks_a_photo_that_must_be_cropped_says_how_to_get_them(
-    context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    monkeypatch.setenv("PMV_MEDIAPIPE", str(tmp_path))
-    with pytest.raises(AssetsError, match=r"400×300 pixels and must be cropped .* pip install --no-deps mediapipe"):
-        prepare(context, photo(300, 400))
 
 
 def test_a_camera_is_told_as_a_label_and_as_the_generator_stands(
