@@ -96,9 +96,10 @@ def invert(
         return folder.path
     if image is None:
         raise InputError("nothing to invert: give an image, or a run to resume")
-    sources = PhotoSources(image, request.mask, request.camera, request.ood_mask, tuple(request.edits))
+    given = {"mask": request.mask, "camera": request.camera, "ood_mask": request.ood_mask}
+    sources = PhotoSources.of(image, **given, edits=tuple(request.edits))
     folder = RunFolder(out or Path("runs") / f"{image.stem}-{time.strftime('%Y%m%d-%H%M%S')}", table)
-    _check_free(folder, image)
+    _check_free(folder, sources.photo)
     sources.read()  # what cannot be read is told before anything is made
     config, generator = configure(request, table, generator)
     return _start(folder, sources, config, request, generator, stop)
