@@ -81,9 +81,10 @@ def invert(
         return _resume(RunFolder(resume, table), request, generator, stop)
     if image is None:
         raise InputError("nothing to invert: give an image, or a run to resume")
-    sources = PhotoSources(image, request.mask, request.camera, request.ood_mask, tuple(request.edits))
+    given = {"mask": request.mask, "camera": request.camera, "ood_mask": request.ood_mask}
+    sources = PhotoSources.of(image, **given, edits=tuple(request.edits))
     folder = RunFolder(out or Path("runs") / _name_of_run(image), table)
-    _check_free(folder, image)
+    _check_free(folder, sources.photo)
     sources.read()  # what cannot be read is told before anything is made
     config, generator = configure(request, table, generator)
     return _start(folder, sources, config, request, generator, stop)

@@ -10,22 +10,15 @@ from torch import Tensor
 
 from pmv.apps.invert import Request, configure
 from pmv.errors import InputError, PhotoError
-from pmv.files.artifacts import atomic_folder, check_replaceable, write_json
+from pmv.files.artifacts import atomic_folder, check_replaceable
 from pmv.pictures.images import write_png
 from pmv.pipeline.context import Context
-from pmv.stages.prepare import PrepareInputs, run
+from pmv.stages.prepare import PrepareInputs, framing_name, run
+from pmv.stages.prepared import FILES, Prepared, write_prepared_folder
 from pmv.stages.sources import PhotoSources
 from pmv.stages.table import TABLE
 
-IMAGE, MASK, CAMERA, CROP, VALID, FACES = (
-    "image.png",
-    "mask.png",
-    "camera.json",
-    "crop.json",
-    "valid.png",
-    "faces.png",
-)
-_FILES = {IMAGE, MASK, CAMERA, CROP, VALID, FACES, "camera_mean_head.png"}
+_FACES, _MEAN_HEAD = "faces.png", "camera_mean_head.png"
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,8 @@ def prepare(request: PrepareRequest, image: Path, out: Path, generator: Any = No
     The folder gets ``image.png``; ``mask.png``, its foreground; ``camera.json`` with ``label`` (25 floats) and
     ``confidence``; ``crop.json`` with ``matrix`` (2×3, pixels of the photo → pixels of image.png) and the photo's
     ``width`` and ``height``; ``valid.png`` where the picture reaches beyond the photo, black where it was made up;
-    ``faces.png`` where there was a choice. They appear together or not at all.
+    ``faces.png`` where there was a choice; a copy of the photo; and ``exact.safetensors``, the same without rounding.
+    They appear together or not at all.
 
     Args:
         generator: a loaded one instead of the one that the config names.
@@ -57,14 +51,15 @@ def prepare(request: PrepareRequest, image: Path, out: Path, generator: Any = No
     Raises:
         PmvError: something cannot be used; nothing is left behind.
     """
-    check_replaceable(out, _FILES, "a prepared photo")
+    copies = [path.name for path in out.glob("photo.*")]
+    check_replaceable(out, (*FILES, _FACES, _MEAN_HEAD, *copies), "a prepared photo")
     sources = PhotoSources(image, request.mask, request.camera)
     values = sources.read()
     config, generator = configure(Request(request.presets, request.settings), TABLE, generator)
     pictures: dict[str, Tensor] = {}
 
     def keep(name: str, picture: Tensor) -> None:
-        if f"{name}.png" in _FILES:
+        if f"{name}.png" in (_FACES, _MEAN_HEAD):
             pictures[f"{name}.png"] = picture
 
     device = next(generator.parameters()).device
@@ -76,13 +71,19 @@ def prepare(request: PrepareRequest, image: Path, out: Path, generator: Any = No
     except PhotoError as error:
         raise InputError(f"{image}: {error}") from error
     height, width = inputs.photo.shape[-2:]
-    pictures |= {IMAGE: outputs.original, MASK: outputs.foreground}
-    label = outputs.label_camera.labels()[0].tolist()
+    prepared = Prepared(
+        outputs.original,
+        outputs.foreground,
+        outputs.valid,
+        outputs.crop,
+        outputs.label_camera,
+        outputs.camera_confidence,
+        framing_name(config.stages["prepare"], generator.spec),
+    )
     with atomic_folder(out) as temporary:
         for name, picture in pictures.items():
             write_png(temporary / name, picture)
-        write_json(temporary / CAMERA, {"label": label, "confidence": outputs.camera_confidence})
-        write_json(temporary / CROP, {"matrix": outputs.crop.tolist(), "width": width, "height": height})
+        write_prepared_folder(temporary, prepared, image, (width, height))
     return out
 
 

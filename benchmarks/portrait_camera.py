@@ -30,7 +30,6 @@ from pmv.generators import load_generator
 from pmv.geometry.camera import EG3D_FOCAL, Camera
 from pmv.pictures.images import read_bytes
 from pmv.pipeline.device import cpu_name
-from pmv.portrait import onet
 from pmv.portrait.align import align_landmarks, choose_face, find_faces
 from pmv.portrait.crop import FRAMINGS, apply, corners, eg3d_crop, invert, spanning
 from pmv.portrait.face_model import FaceModel, Sample, fit_face_model, project
@@ -270,14 +269,12 @@ def main(portraits: Path, out: Path, write_model: Path | None, framing: bool, he
         click.echo(f"{group:<18}" + "".join(f"{cell:>25}" for cell in cells))
         summary[group] = {"rotation": rotation, "radius": radius, "corners": offset, "level": level}
         summary[group]["seconds"] = None if math.isnan(seconds) else seconds
-    networks = "Face Mesh and O-Net" if onet.weights_path() else "Face Mesh alone"
     span = float(np.median(list(spans.values())))
-    click.echo(f"five points of {networks}; their span in the given crops is {span:.4f} of what is found")
+    click.echo(f"the five points' span in the given crops is {span:.4f} of what is found")
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(
         out,
         {
-            "five points": networks,
             "span": span,
             "machine": f"{cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
             "opencv": cv2.__version__,

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmv.errors import AssetsError, InputError, PhotoError
+from pmv.errors import InputError, PhotoError
 from pmv.geometry.camera import Camera
 from pmv.pictures.images import resize
 from pmv.pipeline.context import Context
-from pmv.portrait import landmarks, onet
 from pmv.portrait.align import Aligned, align, choose_face, confidence_of, draw_faces, find_faces
 from pmv.portrait.crop import FRAMINGS, corners
 from pmv.portrait.matte import find_matte, resolve
-from pmv.portrait.photo import from_tensor, sample
+from pmv.portrait.photo import crop_tensor, from_tensor, sample
 from pmv.stages.camera_search import CameraSearchConfig, find_camera
+from pmv.stages.prepared import Prepared
 
 log = logging.getLogger("pmv")
 
@@ -40,11 +40,12 @@ _SEARCH_ERROR = 10.0
 @dataclass(frozen=True)
 class PrepareInputs:
     """photo [1,3,H,W], uint8 or float32 in [-1,1]; photo_mask [1,1,H,W], uint8 or float32 in [0,1], or None;
-    photo_camera: batch of 1 or None."""
+    photo_camera: batch of 1 or None; photo_prepared: what was found in the photo before, or None."""
 
     photo: Tensor
     photo_mask: Tensor | None
     photo_camera: Camera | None
+    photo_prepared: Prepared | None = None
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class PrepareConfig(CameraSearchConfig):
             generator's.
         face: which face, numbered by size from 1; None = the largest.
         upright: degrees of tilt from which a head is turned upright.
-        matte: what finds the foreground where no mask is given: selfie (a network), grabcut (by colour), auto (selfie
-            if it is there).
+        matte: what finds the foreground where no mask is given: selfie (a network), grabcut (by colour), auto
+            (selfie).
     """
 
     resolution: int | None = None
@@ -98,7 +99,6 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
     Raises:
         PhotoError: no face, or one that cannot be used; a photo that is taken as it is is not square.
         InputError: the mask does not have the photo's shape; no foreground was found.
-        AssetsError: the photo must be cropped, and the networks that find a face are not there.
     """
     spec = context.generator.spec
     size = config.resolution or spec.resolution
@@ -106,9 +106,12 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
     resolve(config.matte)  # a name that does not exist is told before the work
     if inputs.photo_mask is not None:
         _check_shape(inputs.photo_mask, "mask", (height, width))
-    aligned = _align(inputs, config, context, size)
     device = inputs.photo.device
-    if aligned is None or (config.align != "always" and _is_plain(aligned, height, width)):
+    before = inputs.photo_prepared
+    aligned = _align(inputs, config, context, size) if before is None else None
+    if before is not None:
+        photo, foreground, valid, matrix = _as_before(before, inputs, size, framing_name(config, spec))
+    elif aligned is None or (config.align != "always" and _is_plain(aligned, height, width)):
         photo, foreground = _resized(inputs, size)
         valid = None
         matrix = np.array([[size / width, 0, 0], [0, size / height, 0]])
@@ -129,6 +132,8 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
         original = foreground * photo + (1 - foreground) * spec.background
     if inputs.photo_camera is not None:
         label, confidence = inputs.photo_camera, 1.0
+    elif before is not None:
+        label, confidence = before.camera, before.confidence
     elif aligned is not None:
         label, confidence = aligned.camera.to(device), aligned.confidence
     else:
@@ -156,6 +161,27 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
         mean_head = context.generator.render(context.generator.planes(w), w, camera).image
     context.preview("camera_mean_head", (resize(mean_head, size).clamp(-1, 1) + original) / 2)
     return outputs
+
+
+def _as_before(
+    before: Prepared, inputs: PrepareInputs, size: int, framing: str
+) -> tuple[Tensor, Tensor, Tensor | None, np.ndarray]:
+    """Picture, foreground, `valid` and crop of a photo that was prepared before; a mask is in the photo's frame."""
+    side = before.picture.shape[-1]
+    if before.framing not in (None, framing):
+        raise PhotoError(
+            f"it was prepared with the crop {before.framing}, and this run's generator wants {framing}; run pmv "
+            "prepare again with the same --generator"
+        )
+    if side != size:
+        raise PhotoError(
+            f"it was prepared for {side} pixels a side, and this run wants {size}; run pmv prepare again with the same "
+            "--generator and settings"
+        )
+    foreground = before.foreground
+    if inputs.photo_mask is not None:
+        foreground = crop_tensor(inputs.photo_mask, before.crop, size).clamp(0, 1)
+    return before.picture, foreground, before.valid, before.crop.double().cpu().numpy()
 
 
 def _check_shape(image: Tensor, what: str, *allowed: tuple[int, int]) -> None:
@@ -195,16 +221,8 @@ def _align(inputs: PrepareInputs, config: PrepareConfig, context: Context, size:
             f"it is {width}×{height} pixels, but a --camera belongs to a square, aligned one; leave it out"
         )
     must = config.align == "always" or not square
-    if not must and not landmarks.is_available():
-        log.warning("prepare: the photo is taken as aligned, since nothing can find a face (%s)", landmarks.MEND)
-        return None
     photo = from_tensor(_bytes(inputs.photo))
-    try:
-        faces = find_faces(photo)
-    except AssetsError as error:
-        raise AssetsError(
-            f"the photo is {width}×{height} pixels and must be cropped around the face; {error}"
-        ) from error
+    faces = find_faces(photo)
     if not faces:
         if must:
             raise PhotoError(
@@ -229,12 +247,6 @@ def _align(inputs: PrepareInputs, config: PrepareConfig, context: Context, size:
             raise
         log.warning("prepare: the photo is taken as aligned (%s)", error)
         return None
-    if onet.weights_path() is None:
-        log.info(
-            "prepare: the crop goes by Face Mesh alone; O-Net brings it nearer to EG3D's own, most where a beard hides "
-            "the mouth (%s)",
-            onet.MEND,
-        )
     log.info("prepare: camera from landmarks, expected to be %.1f° off", aligned.error)
     return aligned
 

@@ -17,11 +17,13 @@ from pmv.geometry.camera import Camera
 from pmv.pictures.images import read_bytes, read_mask
 from pmv.pipeline.folder import RunFolder
 from pmv.stages.edit_list import Edit, edit_files, load_edits, plain_suffix, save_edits
+from pmv.stages.prepared import CROP, Prepared, find_photo, is_prepared_folder, read_prepared, save_prepared
 
-NAMES = ("photo", "photo_mask", "photo_camera", "photo_ood_mask", "photo_edits")
+NAMES = ("photo", "photo_mask", "photo_camera", "photo_ood_mask", "photo_edits", "photo_prepared")
 """What the stages call them."""
 
 _FILES = ("photo", "mask", "ood_mask")
+_PREPARED = "prepared.safetensors"
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 
 
@@ -33,6 +35,7 @@ class PhotoSources:
         photo, mask, camera, ood_mask: files; of the camera also a folder.
         edits: laid over one another in this order.
         name: the photo's file name where the user has it; None = that of `photo`.
+        prepared: what was found in the photo before: a folder of `pmv prepare`, or the run's copy.
     """
 
     photo: Path
@@ -41,6 +44,17 @@ class PhotoSources:
     ood_mask: Path | None = None
     edits: tuple[Edit, ...] = ()
     name: str | None = None
+    prepared: Path | None = None
+
+    @classmethod
+    def of(cls, image: Path, **given: Any) -> "PhotoSources":
+        """Sources of a photo, or of a folder that `pmv prepare` wrote."""
+        if not is_prepared_folder(image):
+            return cls(image, **given)
+        crop = read_json(image / CROP) if (image / CROP).is_file() else {}
+        name = crop.get("photo") if isinstance(crop, dict) else None
+        photo = find_photo(image)
+        return cls(photo, **given, name=name if isinstance(name, str) else photo.name, prepared=image)
 
     @property
     def photo_name(self) -> str:
@@ -54,20 +68,26 @@ class PhotoSources:
             photo uint8 ``[1,3,H,W]``; photo_mask ``[1,1,H,W]`` or None (the photo's alpha, uint8, stands in for a
             missing mask);
             photo_camera: one `Camera` or None; photo_ood_mask ``[1,1,h,w]`` or None; photo_edits: a tuple of
-            `LoadedEdit`.
+            `LoadedEdit`; photo_prepared: a `Prepared` or None.
 
         Raises:
             InputError: a file is missing, damaged or holds something else.
         """
         photo, alpha = read_bytes(self.photo)
-        mask = read_mask(self.mask) if self.mask else alpha
+        prepared = self.read_prepared()
+        mask = read_mask(self.mask) if self.mask else None if prepared else alpha
         return {
             "photo": photo,
             "photo_mask": mask,
             "photo_camera": self.read_camera(),
             "photo_ood_mask": read_mask(self.ood_mask, any_extent=True) if self.ood_mask else None,
             "photo_edits": tuple(edit.read() for edit in self.edits),
+            "photo_prepared": prepared,
         }
+
+    def read_prepared(self) -> Prepared | None:
+        """What was found in the photo before."""
+        return read_prepared(self.prepared) if self.prepared else None
 
     def read_camera(self) -> Camera | None:
         """The photo's own camera: files with several are searched for the photo's name."""
@@ -79,11 +99,14 @@ class PhotoSources:
         return camera
 
     def hashes(self) -> dict[str, str]:
-        """Content hash of each, by the stages' names."""
+        """Content hash of each, by the stages' names; of `photo_prepared` only where there is one, so that runs which
+        know nothing of it stay as they are."""
         paths = (self.photo, self.mask, self.camera, self.ood_mask)
         hashes = {name: file_hash(path) if path else "none" for name, path in zip(NAMES, paths)}
         edits = [edit.content() for edit in self.edits]
-        return {**hashes, "photo_edits": value_hash(edits) if edits else "none"}
+        hashes["photo_edits"] = value_hash(edits) if edits else "none"
+        prepared = self.read_prepared()
+        return hashes if prepared is None else {**hashes, "photo_prepared": prepared.content()}
 
 
 def write_sources(folder: RunFolder, sources: PhotoSources) -> None:
@@ -96,6 +119,9 @@ def write_sources(folder: RunFolder, sources: PhotoSources) -> None:
         camera = sources.read_camera()
         if camera is not None:
             camera.save(temporary / "camera.json", image_names=[sources.photo_name])
+        prepared = sources.read_prepared()
+        if prepared is not None:
+            save_prepared(temporary / _PREPARED, prepared)
         save_edits(sources.edits, temporary)
         write_json(temporary / "names.json", {"photo": sources.photo_name})
 
@@ -160,7 +186,7 @@ def changed_edits(folder: RunFolder, edits: Sequence[Edit], clear: bool = False)
 
 def _given(source: Path, with_edits: bool = True) -> PhotoSources:
     found: dict[str, Path] = {}
-    for kind in (*_FILES, "camera"):
+    for kind in (*_FILES, "camera", "prepared"):
         if path := next(iter(sorted(source.glob(f"{kind}.*"))), None):
             found[kind] = _in_place(path)
     if "photo" not in found:

@@ -91,10 +91,7 @@ def run(inputs: SurfaceInputs, config: SurfaceConfig, context: Context) -> Surfa
 
 
 def _landmarks(original: Tensor, least_presence: float) -> np.ndarray | None:
-    """[468,2] in picture widths, or None where no face is found or nothing can find one."""
-    if not landmarks.is_available():
-        log.warning("surface: the coarse surface stays, since nothing can find landmarks (%s)", landmarks.MEND)
-        return None
+    """[468,2] in picture widths, or None where no face is found."""
     pixels = ((original[0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
     photo = Photo(np.ascontiguousarray(pixels))
     faces = find_faces(photo)

@@ -48,6 +48,8 @@ def invert(
 ) -> None:
     """Turn the portrait IMAGE into a 3D head, or --resume RUN. Prints the folder of the run.
 
+    IMAGE is a photo, or a folder that 'pmv prepare' wrote.
+
     Edits (--edit, --overlay) stack in their order, in a resumed run on top of its own; what belongs to one follows it.
     """
     if (image is None) == (resume is None):

@@ -1,115 +1,20 @@
 """Images on disk ↔ tensors: float32 ``[1,3,H,W]`` in [-1,1], masks float32 ``[1,1,H,W]`` in [0,1]."""
 
-import importlib
-import io
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from pmv.errors import InputError
 from pmv.files.artifacts import atomic_path
-
-MOST_PIXELS = 400_000_000
-"""Pictures beyond this are refused: decoded, they would be larger than 1.2 GB."""
-
-
-@contextmanager
-def _large_images() -> Iterator[None]:
-    """Let Pillow open up to `MOST_PIXELS` without a word, and refuse more."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow warns beyond this and refuses beyond twice as many
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
-
-
-def _open(path: str | Path) -> Image.Image:
-    """Decode any file that Pillow can read (of an animation the first frame), upright by its EXIF orientation, in
-    sRGB where it carries another colour profile.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such image")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give an image file")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the image file is empty")
-    heif = path.suffix.lower() in (".heic", ".heif")
-    if heif:
-        with suppress(ImportError):
-            importlib.import_module("pillow_heif").register_heif_opener()
-    try:
-        with _large_images(), Image.open(path) as image:
-            image.load()
-            profile = image.info.get("icc_profile")
-            image = ImageOps.exif_transpose(image)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        deep = _open_with_opencv(path)
-        if deep is not None:
-            return deep
-        reason = " ".join(str(error).split()) or type(error).__name__
-        mend = "pip install pillow-heif, or save it as JPEG" if heif else "save it as PNG or JPEG"
-        raise InputError(f"{path}: cannot be read as an image ({reason}); {mend}") from error
-    if min(image.size) < 2:
-        raise InputError(f"{path}: only {image.width}×{image.height} pixels; give a larger image")
-    return _in_srgb(image, profile) if profile else image
-
-
-def _open_with_opencv(path: Path) -> Image.Image | None:
-    """What Pillow cannot decode and OpenCV can: colour TIFFs of 16 bits a channel."""
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        return None
-    try:
-        pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    except cv2.error:
-        return None
-    return None if pixels is None else Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1]))
-
-
-def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """8-bit colours brought from the file's profile to sRGB; a profile that cannot be used changes nothing."""
-    base = {"RGBA": "RGB", "LA": "L", "P": "RGB", "RGBX": "RGB"}.get(image.mode, image.mode)
-    if base not in ("RGB", "CMYK", "L", "LAB"):
-        return image
-    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "srgb" in ImageCms.getProfileDescription(source).lower():
-            return image
-        colours = image if image.mode == base else image.convert(base)
-        converted = ImageCms.profileToProfile(colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return image
-    if converted is None:
-        return image
-    if alpha is not None:
-        converted.putalpha(alpha)
-    return converted
-
-
-def _grey_as_float(image: Image.Image, path: str | Path) -> np.ndarray:
-    """16-bit and float greys as float32 ``[H,W]`` in [0,1]: Pillow's own conversion to 8 bits would clip them."""
-    values = np.asarray(image).astype(np.float32)
-    if image.mode != "F":
-        values /= 65535.0
-    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-        raise InputError(f"{path}: its {image.mode} values lie outside the known range; save it as an 8 or 16 bit PNG")
-    return values
+from pmv.pictures.decode import decode
 
 
 def read_bytes(path: str | Path) -> tuple[Tensor, Tensor | None]:
-    """Read a picture of any mode (grey, palette, CMYK, 16 bit, with or without alpha) and size, upright by EXIF.
+    """Read a picture of any kind that `pmv.pictures.decode` knows, upright by EXIF.
 
     It stays bytes: a photo of 100 megapixels takes 300 MB so, and 1.2 GB as floats.
 
@@ -118,40 +23,43 @@ def read_bytes(path: str | Path) -> tuple[Tensor, Tensor | None]:
         the file has none or is opaque everywhere. Rows of pixels are contiguous in memory (channels last).
 
     Raises:
-        InputError: the file is missing, a folder, empty, damaged, too large, or has an edge of one pixel.
+        InputError: see `pmv.pictures.decode.decode`.
     """
-    image = _open(path)
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = (_grey_as_float(image, path) * 255).round().astype(np.uint8)
-        return torch.from_numpy(np.repeat(grey[:, :, None], 3, 2)).permute(2, 0, 1)[None], None
-    alpha = None
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        alpha = torch.from_numpy(np.asarray(image.getchannel("A")).copy())[None, None]
-        alpha = alpha if bool((alpha < 255).any()) else None
-    pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None], alpha
+    decoded = decode(path)
+    pixels, alpha = _eight_bits(decoded.pixels), None
+    if decoded.alpha is not None and decoded.alpha.min() < np.iinfo(decoded.alpha.dtype).max:
+        alpha = torch.from_numpy(_eight_bits(decoded.alpha))[None, None]
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None], alpha
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """uint8 or uint16 → uint8, writable."""
+    if values.dtype != np.uint16:
+        return np.require(values, requirements="W")
+    result = np.empty(values.shape, np.uint8)
+    for k in range(len(values)):  # floats of the whole would take four times its bytes
+        result[k] = ((values[k].astype(np.float32) / 65535.0) * 255).round()
+    return result
 
 
 def read_image(path: str | Path) -> tuple[Tensor, Tensor | None]:
-    """Read a picture of any mode (grey, palette, CMYK, 16 bit, with or without alpha), upright by EXIF.
+    """Read a picture of any kind that `pmv.pictures.decode` knows, upright by EXIF, with all of its bits.
 
     Returns:
         image ``[1,3,H,W]`` in [-1,1], sRGB, not premultiplied; and the alpha channel ``[1,1,H,W]`` in [0,1], or None
         where the file has none or is opaque everywhere.
 
     Raises:
-        InputError: the file is missing, a folder, empty, damaged, too large, or has an edge of one pixel.
+        InputError: see `pmv.pictures.decode.decode`.
     """
-    image = _open(path)
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = torch.from_numpy(_grey_as_float(image, path))
-        return (grey * 2 - 1)[None, None].repeat(1, 3, 1, 1), None
-    has_alpha = image.has_transparency_data
-    pixels = torch.from_numpy(np.asarray(image.convert("RGBA" if has_alpha else "RGB")).copy())
-    pixels = pixels.permute(2, 0, 1)[None].float() / 255
-    alpha = pixels[:, 3:] if has_alpha and bool((pixels[:, 3:] < 1).any()) else None
-    return pixels[:, :3] * 2 - 1, alpha
+    decoded = decode(path)
+
+    def unit(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)) / float(np.iinfo(values.dtype).max)
+
+    image = unit(decoded.pixels).permute(2, 0, 1)[None] * 2 - 1
+    alpha = None if decoded.alpha is None else unit(decoded.alpha)[None, None]
+    return image, alpha if alpha is not None and bool((alpha < 1).any()) else None
 
 
 def read_mask(path: str | Path, any_extent: bool = False) -> Tensor:

@@ -121,7 +121,9 @@ class Runner:
         for other in self.table[: self.table.index(stage)]:
             record = self.folder.record(other)
             given |= record["outputs"] if record else {}
-        return {field.name: given[field.name] for field in fields(stage.inputs)}
+        # a source may leave out what was not given
+        taken = [f.name for f in fields(stage.inputs) if f.name in given or f.name not in self.table.source_names]
+        return {name: given[name] for name in taken}
 
     def _bring_up_to_date(self, stage: Stage, force: bool) -> None:
         inputs = self._input_hashes(stage)

@@ -55,7 +55,7 @@ class Sources(Protocol):
         ...
 
     def hashes(self) -> dict[str, str]:
-        """Content hash of each, by the same names."""
+        """Content hash of each, by the same names; one that was not given may be missing."""
         ...
 
 

@@ -1,32 +1,19 @@
-"""Faces in a photo and their landmarks: MediaPipe's BlazeFace and Face Mesh networks, run by OpenCV.
+"""Faces in a photo and their landmarks, by MediaPipe's BlazeFace and Face Mesh (`pmv.portrait.networks`).
 
-Only the network files of the package `mediapipe` are read; it is never imported. Its own dependencies (another OpenCV
-that wants libGL, NumPy 1, JAX) are not needed: `pip install --no-deps mediapipe==0.10.21` is enough, and so is a folder
-with the files, named by the environment variable `PMV_MEDIAPIPE`.
-
-BlazeFace: arXiv:1907.05047. Face Mesh: arXiv:1907.06724. The 468 landmarks are numbered as MediaPipe numbers them.
+The 468 landmarks are numbered as MediaPipe numbers them.
 """
 
-import importlib.util
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from pmv.errors import AssetsError
 from pmv.portrait import crop, onet
+from pmv.portrait.networks import as_input, network
 from pmv.portrait.photo import Photo, sample
 
-MEND = "pip install --no-deps mediapipe==0.10.21"
-"""How to get the networks; newer versions of mediapipe no longer carry them."""
-_FILES = {
-    "detector": "modules/face_detection/face_detection_short_range.tflite",
-    "mesh": "modules/face_landmark/face_landmark.tflite",
-    "selfie": "modules/selfie_segmentation/selfie_segmentation.tflite",
-}
 _DETECTOR_SIDE, _MESH_SIDE = 128, 192
 _LANDMARKS = 468
 _SURE = 0.88  # a score that no face reaches on its head
@@ -87,46 +74,6 @@ class Landmarks:
     def size(self) -> float:
         """Geometric mean of the sides of the box around the points, in pixels."""
         return float(np.sqrt(np.prod(np.ptp(self.points, axis=0))))
-
-
-def network_path(kind: str) -> Path:
-    """The file of a network: "detector", "mesh" or "selfie".
-
-    Raises:
-        AssetsError: mediapipe's networks are not there; says how to get them.
-    """
-    folder = os.environ.get("PMV_MEDIAPIPE")
-    if folder:
-        roots = [Path(folder), Path(folder) / "mediapipe"]
-    else:
-        spec = importlib.util.find_spec("mediapipe")
-        roots = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
-    for root in roots:
-        for path in (root / _FILES[kind], root / Path(_FILES[kind]).name):
-            if path.is_file():
-                return path
-    where = f"{folder} (PMV_MEDIAPIPE) lacks" if folder else "this needs"
-    raise AssetsError(f"{where} MediaPipe's face networks, which are not installed: {MEND}")
-
-
-def is_available() -> bool:
-    """True if all networks are there."""
-    try:
-        return all(network_path(kind) for kind in _FILES)
-    except AssetsError:
-        return False
-
-
-@lru_cache(maxsize=8)
-def _load(path: str) -> cv2.dnn.Net:
-    # OpenCV 5's new engine forgets all but one output of these networks; OpenCV 4 has only the classic one
-    classic = getattr(cv2.dnn, "ENGINE_CLASSIC", None)
-    return cv2.dnn.readNetFromTFLite(path) if classic is None else cv2.dnn.readNetFromTFLite(path, classic)
-
-
-def network(kind: str) -> cv2.dnn.Net:
-    """The network as OpenCV runs it; see `network_path`."""
-    return _load(str(network_path(kind)))
 
 
 # --- detection
@@ -194,8 +141,21 @@ def _scales(width: int, height: int) -> list[float]:
     return scales
 
 
+def _anchor_answers(window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [128,128,3] → for each anchor the chance of a face [896], and a box's centre and size and six keypoints
+    [896,8,2], in pixels; places are told from the anchor's."""
+    maps = network("detector")(as_input(window[None], low=-1.0))
+
+    def listed(name: str, channels: int) -> np.ndarray:
+        both = [maps[f"{name}_{stride}"].permute(0, 2, 3, 1).reshape(-1, channels) for stride in (8, 16)]
+        return np.concatenate([values.numpy() for values in both])
+
+    scores = 1 / (1 + np.exp(-np.clip(listed("classificator", 1)[:, 0], -80, 80)))
+    return scores, listed("regressor", 16).reshape(-1, 8, 2)
+
+
 def _detect_upright(image: np.ndarray, threshold: float) -> list[Face]:
-    net, anchors, side = network("detector"), _anchors(), _DETECTOR_SIDE
+    anchors, side = _anchors(), _DETECTOR_SIDE
     found: list[Face] = []
     for scale in _scales(image.shape[1], image.shape[0]):
         flags = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -209,11 +169,9 @@ def _detect_upright(image: np.ndarray, threshold: float) -> list[Face]:
         for corner in np.ndindex(rows + 1, columns + 1):
             top, left = (side // 2 * k for k in corner)
             window = canvas[top : top + side, left : left + side]
-            net.setInput(cv2.dnn.blobFromImage(window, 1 / 127.5, (side, side), (127.5,) * 3))
-            outputs = {a.shape[-1]: a[0] for a in net.forward(["regressors", "classificators"])}
-            scores = 1 / (1 + np.exp(-np.clip(outputs[1][:, 0], -80, 80)))
+            scores, answers = _anchor_answers(window)
             for k in np.flatnonzero(scores > threshold):
-                values = outputs[16][k].reshape(8, 2) / side
+                values = answers[k] / side
                 centre, half = values[0] + anchors[k], values[1] / 2
                 points = np.concatenate([[centre - half, centre + half], values[2:] + anchors[k]])
                 points = (points * side + (left, top) - shift) / scale
@@ -258,14 +216,11 @@ def find_landmarks(photo: Photo, face: Face, partner: np.ndarray, looks: int = 1
         looks: how many to average; the framing is found in a few further ones before.
     """
     centre, side, angle = _framing(photo, face, partner)
-    answers, presence = [], []
+    frames = []
     for k in range(looks):
         phase = 2 * np.pi * (k // 2) / max(looks // 2, 1)
-        framing = side * (1 + 0.1 * np.cos(phase)), angle + np.radians(4.0) * np.sin(phase)
-        points, sure = _look(photo, centre, *framing, partner if k % 2 else None)
-        answers.append(points)
-        presence.append(sure)
-    stack = np.stack(answers)
+        frames.append((centre, side * (1 + 0.1 * np.cos(phase)), angle + np.radians(4.0) * np.sin(phase)))
+    stack, presence = _looks(photo, frames, [partner if k % 2 else None for k in range(looks)])
     points = stack.mean(0)
     found = Landmarks(points, find_five_points(photo, points), float(np.mean(presence)), 0.0)
     spread = float(np.linalg.norm(stack - found.points, axis=-1).mean() / max(found.size, 1e-6))
@@ -276,7 +231,7 @@ def find_five_points(photo: Photo, mesh: np.ndarray) -> np.ndarray:
     """Eyes, nose tip and mouth corners [5,2] of a mesh [468,2], in pixels of the photo, for `eg3d_crop`.
 
     Two parts Face Mesh and one part O-Net (`pmv.portrait.onet`), networks that err in different ways; Face Mesh alone
-    where O-Net is not installed, does not see the face, or sees another.
+    where O-Net does not see the face, or sees another.
     """
     five = crop.five_points(mesh)
     other = onet.find_five_points(photo, mesh, float(np.radians(crop.tilt(five))))
@@ -299,11 +254,10 @@ def _framing(photo: Photo, face: Face, partner: np.ndarray) -> tuple[np.ndarray,
             upright = np.radians(crop.tilt(seen.keypoints[[0, 1, 2, 3, 3]]) + 90 * quarters)
             frame = (low + high) / 2, float((high - low).max()) * _MARGIN, float(upright)
             for _ in range(2):
-                frame = _frame_of(_look(photo, *frame)[0])
-            points, sure = _look(photo, *frame)
-            mirrored, sure_too = _look(photo, *frame, partner)
+                frame = _frame_of(_look(photo, frame)[0])
+            (points, mirrored), sure = _looks(photo, [frame, frame], [None, partner])
             apart = np.linalg.norm(points - mirrored, axis=1).mean() / max(np.ptp(points, axis=0).max(), 1e-6)
-            quality = min(sure, sure_too) - float(apart) / _APART
+            quality = float(sure.min()) - float(apart) / _APART
             if quality > highest:
                 best, highest = frame, quality
             if quality > 0:
@@ -322,21 +276,32 @@ def _frame_of(points: np.ndarray) -> tuple[np.ndarray, float, float]:
     return (low + high) / 2 @ turn, float((high - low).max()) * _MARGIN, float(angle)
 
 
+def _looks(
+    photo: Photo, frames: Sequence[tuple[np.ndarray, float, float]], partners: Sequence[np.ndarray | None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Looks, each in a square of a centre, a side and an angle, mirrored where it has a partner: points [N,468,2] in
+    pixels of the photo, and the chance of a face [N].
+    """
+    size = _MESH_SIDE
+    matrices = np.empty((len(frames), 2, 3))
+    pictures = np.empty((len(frames), size, size, 3), np.uint8)
+    for k, ((centre, side, angle), partner) in enumerate(zip(frames, partners)):
+        turn = size / side * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        matrices[k] = np.concatenate([turn, (np.array([size / 2, size / 2]) - turn @ centre)[:, None]], 1)
+        picture = sample(photo.pixels, matrices[k], size)
+        pictures[k] = picture if partner is None else picture[:, ::-1]
+    answer = network("mesh")(as_input(pictures))
+    local = answer["conv2d_21"].reshape(-1, _LANDMARKS, 3)[:, :, :2].double().numpy()
+    local = np.stack(
+        [p if partner is None else p[partner] * [-1, 1] + [size, 0] for p, partner in zip(local, partners)]
+    )
+    points = (local - matrices[:, None, :, 2]) @ np.linalg.inv(matrices[:, :, :2]).transpose(0, 2, 1)
+    return points, answer["conv2d_31"].flatten().sigmoid().double().numpy()
+
+
 def _look(
-    photo: Photo, centre: np.ndarray, side: float, angle: float, partner: np.ndarray | None = None
+    photo: Photo, frame: tuple[np.ndarray, float, float], partner: np.ndarray | None = None
 ) -> tuple[np.ndarray, float]:
-    """One look, mirrored if `partner` is given: points [468,2] in pixels of the photo, and the chance of a face."""
-    scale, size = _MESH_SIDE / side, _MESH_SIDE
-    turn = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    matrix = np.concatenate([turn, (np.array([size / 2, size / 2]) - turn @ centre)[:, None]], 1)
-    picture = sample(photo.pixels, matrix, size)
-    if partner is not None:
-        picture = np.ascontiguousarray(picture[:, ::-1])
-    net = network("mesh")
-    net.setInput(cv2.dnn.blobFromImage(picture, 1 / 255, (size, size)))
-    outputs = {a.size: a.reshape(-1) for a in net.forward(["conv2d_21", "conv2d_31"])}
-    local = outputs[3 * _LANDMARKS].reshape(_LANDMARKS, 3)[:, :2].astype(np.float64)
-    if partner is not None:
-        local = local[partner] * [-1, 1] + [size, 0]
-    points = (local - matrix[:, 2]) @ np.linalg.inv(turn).T
-    return points, float(1 / (1 + np.exp(-np.clip(outputs[1][0], -80, 80))))
+    """One of `_looks`."""
+    points, sure = _looks(photo, [frame], [partner])
+    return points[0], float(sure[0])

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from pmv.errors import InputError
 from pmv.pictures.images import resize
-from pmv.portrait import landmarks
+from pmv.portrait.networks import as_input, network
 
 Finder = Callable[[np.ndarray], np.ndarray]
 """uint8 [S,S,3] RGB → float32 [S,S] in [0,1]."""
@@ -29,14 +29,13 @@ def find_matte(picture: np.ndarray, name: str = "auto") -> np.ndarray:
 
     Args:
         picture: uint8 [S,S,3] RGB.
-        name: of a finder; "auto" takes "selfie" where its network is there, else "grabcut".
+        name: of a finder; "auto" is "selfie".
 
     Returns:
         float32 [S,S] in [0,1].
 
     Raises:
         InputError: no finder is called so.
-        AssetsError: its network is not there.
     """
     return MATTES[resolve(name)](picture)
 
@@ -44,7 +43,7 @@ def find_matte(picture: np.ndarray, name: str = "auto") -> np.ndarray:
 def resolve(name: str) -> str:
     """The finder that a name stands for; see `find_matte`."""
     if name == "auto":
-        return "selfie" if landmarks.is_available() else "grabcut"
+        return "selfie"
     if name not in MATTES:
         raise InputError(f"no matte is called {name!r}; there are auto, {', '.join(MATTES)}")
     return name
@@ -104,10 +103,8 @@ def refine_matte(picture: np.ndarray, coarse: np.ndarray, width: float = 0.04) -
 
 def selfie(picture: np.ndarray) -> np.ndarray:
     """MediaPipe's selfie segmentation, refined by the guided filter; the largest piece only."""
-    net = landmarks.network("selfie")
     small = cv2.resize(picture, (_SELFIE_SIDE,) * 2, interpolation=cv2.INTER_AREA)
-    net.setInput(cv2.dnn.blobFromImage(small, 1 / 255, (_SELFIE_SIDE,) * 2))
-    coarse = net.forward().reshape(_SELFIE_SIDE, _SELFIE_SIDE).astype(np.float32)
+    coarse = network("selfie")(as_input(small[None]))["activation_10"][0, 0].numpy()
     size = (picture.shape[1], picture.shape[0])
     coarse = cv2.resize(coarse, size, interpolation=cv2.INTER_LINEAR)
     coarse = np.clip((coarse - 0.2) / 0.6, 0, 1)  # the network is never quite sure; a haze would show on another ground

@@ -20,7 +20,6 @@ from PIL import Image
 import pmv.files.artifacts
 from pmv.apps import cli
 from pmv.generators import EG3DGenerator, save_generator
-from pmv.portrait import landmarks
 from tests.conftest import ROOT
 
 PLAIN = ROOT / "assets" / "portraits" / "plain.png"
@@ -146,7 +145,6 @@ def test_files_that_are_no_photos(refused, tmp_path: Path, command: str, name: s
     assert name in told and message in told
 
 
-@pytest.mark.skipif(not landmarks.is_available(), reason=f"needs the face networks: {landmarks.MEND}")
 @pytest.mark.parametrize(
     "name, make, message",
     [*(pytest.param(*row, id=row[0]) for row in FACES), pytest.param(*LARGE, id=LARGE[0], marks=pytest.mark.slow)],
@@ -162,13 +160,6 @@ def test_cameras(refused, tmp_path: Path, name: str, make, message: str):
     make(tmp_path / name)
     told = refused("prepare", PLAIN, "--camera", name, "--out", "made")
     assert name in told and message in told
-
-
-def test_a_photo_that_must_be_cropped_needs_the_networks(refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("PMV_MEDIAPIPE", str(tmp_path))
-    canvas(portrait()).save(tmp_path / "raw.png")
-    told = refused("prepare", "raw.png", "--out", "made")
-    assert "700×560 pixels and must be cropped" in told and landmarks.MEND in told
 
 
 def test_folders_that_cannot_be_used(refused, tmp_path: Path):

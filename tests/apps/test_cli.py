@@ -206,11 +206,9 @@ def test_what_cannot_be_used_is_told_in_one_line(
     work: Path,
     pmv: Pmv,
     told_before: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     message: str,
 ):
-    monkeypatch.setenv("PMV_MEDIAPIPE", str(work / "nothing"))  # one answer, whether or not they are installed
     Image.new("RGB", (40, 30)).save(work / "wide.png")
     before = sorted(work.iterdir())
     code, out, error = pmv("invert", *arguments)

@@ -1,5 +1,5 @@
 """A raw photo through the prepare stage: crop, padding, camera, choice of a face. The face networks are stood in for by
-landmarks that are known, so that these tests run without them.
+landmarks that are known.
 """
 
 import json
@@ -15,19 +15,22 @@ from torch import Tensor
 
 import pmv.portrait.align
 import pmv.stages.prepare
+from pmv.apps.invert import Request, invert
 from pmv.apps.prepare_folder import PrepareRequest
 from pmv.apps.prepare_folder import prepare as prepare_folder
-from pmv.errors import AssetsError, InputError, PhotoError
+from pmv.errors import InputError, PhotoError
+from pmv.files.artifacts import load_tensors, read_header, write_json
 from pmv.generators import EG3DGenerator, PanoHeadGenerator
 from pmv.geometry.camera import Camera
 from pmv.pictures.images import read_image, read_mask, write_png
 from pmv.pipeline.context import Context
+from pmv.pipeline.folder import OUTPUTS
 from pmv.portrait.align import shipped_model
 from pmv.portrait.crop import MESH_SPAN, apply, five_points, spanning
 from pmv.portrait.face_model import project
 from pmv.portrait.landmarks import Face, Landmarks
 from pmv.stages.prepare import PrepareConfig, PrepareInputs, PrepareOutputs, run
-from pmv.stages.sources import PhotoSources
+from pmv.stages.prepared import read_prepared
 
 TRUTH = Camera.orbit(0.2, -0.1, pivot=(0, 0, 0.15))
 CONFIG = PrepareConfig(crop="eg3d", matte="grabcut", composite="never")
@@ -68,7 +71,6 @@ class Crowd:
 @pytest.fixture
 def crowd(monkeypatch: pytest.MonkeyPatch) -> Crowd:
     crowd = Crowd()
-    monkeypatch.setattr(pmv.stages.prepare.landmarks, "is_available", lambda: True)
     monkeypatch.setattr(pmv.stages.prepare, "find_faces", crowd.faces)
     monkeypatch.setattr(pmv.portrait.align, "find_landmarks", crowd.landmarks)
     return crowd
@@ -166,14 +168,6 @@ def test_what_contradicts_itself_is_refused(
         prepare(context, photo(*size), replace(CONFIG, **settings), photo_camera=TRUTH if camera else None)
 
 
-def test_without_networks_a_photo_that_must_be_cropped_says_how_to_get_them(
-    context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    monkeypatch.setenv("PMV_MEDIAPIPE", str(tmp_path))
-    with pytest.raises(AssetsError, match=r"400×300 pixels and must be cropped .* pip install --no-deps mediapipe"):
-        prepare(context, photo(300, 400))
-
-
 def test_a_camera_is_told_as_a_label_and_as_the_generator_stands(
     context: Context, tiny_panohead: PanoHeadGenerator, crowd: Crowd
 ):
@@ -194,7 +188,8 @@ def test_prepare_leaves_a_folder_that_invert_takes(tiny_generator: EG3DGenerator
     settings = ("prepare.resolution=64", "prepare.crop=eg3d", "run.device=cpu")
     request = PrepareRequest(settings=settings, mask=tmp_path / "white.png")
     out = prepare_folder(request, tmp_path / "me.png", tmp_path / "new" / "me", tiny_generator)
-    names = ["camera.json", "camera_mean_head.png", "crop.json", "image.png", "mask.png", "valid.png"]
+    names = ["camera.json", "camera_mean_head.png", "crop.json", "exact.safetensors", "image.png", "mask.png"]
+    names += ["photo.png", "valid.png"]
     assert sorted(path.name for path in out.iterdir()) == names
     crop = json.loads((out / "crop.json").read_text())
     assert (crop["width"], crop["height"], np.shape(crop["matrix"])) == (640, 480, (2, 3))
@@ -205,16 +200,122 @@ def test_prepare_leaves_a_folder_that_invert_takes(tiny_generator: EG3DGenerator
     # the crop says where a pixel of the picture lies in the photo, whose red tells x
     there = (40.5 - crop["matrix"][0][2]) / crop["matrix"][0][0]
     assert (image[0, 0, 20, 40] + 1) * 127.5 == pytest.approx(200 * there / 640 + 50, abs=2)
-    taken = PhotoSources(out / "image.png", out / "mask.png", out / "camera.json").read()
-    torch.testing.assert_close(taken["photo_camera"].labels()[0], torch.tensor(camera["label"]))
-    again = run(
-        PrepareInputs(taken["photo"], taken["photo_mask"], taken["photo_camera"]),
-        CONFIG,
-        Context(tiny_generator, torch.device("cpu"), torch.Generator(), lambda a, b, mask=None: a),
-    )
-    assert again.camera_confidence == 1.0 and again.valid is None
     # once more into the same folder: what is no longer made is gone
     crowd.places = [seen(200, 60, 320)]
     prepare_folder(request, tmp_path / "me.png", out, tiny_generator)
     assert sorted(path.name for path in out.iterdir()) == names[:-1]
     assert [path.name for path in out.parent.iterdir()] == ["me"], "nothing else is left"
+
+
+QUICK = ("prepare.resolution=64", "prepare.crop=eg3d", "prepare.matte=grabcut", "run.device=cpu")
+
+
+@pytest.mark.parametrize("case", ["beyond the border", "inside", "aligned square", "with a mask", "with a camera"])
+def test_a_prepared_folder_gives_the_tensors_of_the_photo_itself(
+    tiny_generator: EG3DGenerator, crowd: Crowd, tmp_path: Path, case: str
+):
+    square = case in ("aligned square", "with a camera")
+    crowd.places = [seen(0, 0, 300) if square else seen(-40 if case == "beyond the border" else 200, 60, 320)]
+    picture = tmp_path / "me.png"
+    write_png(picture, photo(*((300, 300) if square else (480, 640)))[0].permute(1, 2, 0).numpy())
+    given: dict[str, Path] = {}
+    if case == "with a mask":
+        mask = np.zeros((480, 640, 3), np.uint8)
+        mask[100:, 250:460] = np.arange(45, 255)[None, :, None]
+        write_png(tmp_path / "grey.png", mask)
+        given["mask"] = tmp_path / "grey.png"
+    if case == "with a camera":
+        TRUTH.save(tmp_path / "camera.json", image_names=["me.png"])
+        given["camera"] = tmp_path / "camera.json"
+
+    def run_of(image: Path, name: str, **more: Path) -> Path:
+        request = Request(settings=QUICK, until="prepare", **more)
+        return invert(request, image, tmp_path / name, generator=tiny_generator)
+
+    folder = prepare_folder(PrepareRequest(settings=QUICK, **given), picture, tmp_path / "folder", tiny_generator)
+    outputs = [
+        load_tensors(run / "00_prepare" / OUTPUTS) for run in (run_of(picture, "a", **given), run_of(folder, "b"))
+    ]
+    assert outputs[0].keys() == outputs[1].keys() and ("valid" in outputs[0]) == (case == "beyond the border")
+    for name, value in outputs[0].items():
+        assert torch.equal(value, outputs[1][name]), name
+    headers = [read_header(tmp_path / name / "00_prepare" / OUTPUTS) for name in "ab"]
+    assert headers[0] == headers[1]
+    assert (tmp_path / "b" / "source" / "photo.png").read_bytes() == picture.read_bytes(), "for --uncrop"
+    # once more: nothing to do, and a run of the photo itself may not take its place
+    before = json.loads((tmp_path / "b" / "00_prepare" / "stage.json").read_text())["hash"]
+    run_of(folder, "b")
+    assert json.loads((tmp_path / "b" / "00_prepare" / "stage.json").read_text())["hash"] == before
+
+
+def prepared(tmp_path: Path, crowd: Crowd, generator: EG3DGenerator) -> Path:
+    crowd.places = [seen(-40, 60, 320)]
+    write_png(tmp_path / "me.png", photo(480, 640)[0].permute(1, 2, 0).numpy())
+    return prepare_folder(PrepareRequest(settings=QUICK), tmp_path / "me.png", tmp_path / "folder", generator)
+
+
+def test_what_was_changed_by_hand_in_a_prepared_folder_counts(
+    tiny_generator: EG3DGenerator, crowd: Crowd, tmp_path: Path
+):
+    folder = prepared(tmp_path, crowd, tiny_generator)
+    exact = read_prepared(folder)
+    mask = (read_mask(folder / "mask.png") * 255).byte()[0, 0].numpy()
+    mask[:20] = 0
+    write_png(folder / "mask.png", np.repeat(mask[..., None], 3, 2))
+    write_json(folder / "camera.json", {"label": TRUTH.labels()[0].tolist(), "confidence": 0.9})
+    (folder / "valid.png").unlink()
+    changed = read_prepared(folder)
+    assert torch.equal(changed.picture, exact.picture), "what was left alone is exact"
+    assert changed.foreground[:, :, :20].max() == 0 and changed.valid is None
+    assert changed.confidence == 0.9 and torch.equal(changed.camera.labels(), TRUTH.labels())
+    # without the exact file, as pmv wrote it before, the plain ones are enough
+    (folder / "exact.safetensors").unlink()
+    assert (read_prepared(folder).picture - exact.picture).abs().max() < 0.01
+    assert changed.content() != exact.content()
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("mask.png", None, "folder: lacks mask.png; run pmv prepare again"),
+        ("crop.json", None, "folder: lacks crop.json"),
+        ("crop.json", {"matrix": [[1, 0, 0]]}, "crop.json: not what pmv prepare wrote"),
+        ("crop.json", {"matrix": [[0, 0, 0], [0, 0, 0]]}, "the crop's matrix has no inverse"),
+        ("crop.json", {"matrix": [[1, 0, 0], [0, 1, float("nan")]]}, "holds NaN or infinity"),
+        ("crop.json", {"matrix": [[1, 0, 0], [0, 1, 0]], "framing": "mine"}, "framing is mine; it is one of eg3d"),
+        ("crop.json", [1, 2], "crop.json: not what pmv prepare wrote"),
+        ("camera.json", {"label": [0.0] * 24}, "camera.json: "),
+        ("camera.json", {"label": TRUTH.labels()[0].tolist(), "confidence": 7}, "confidence is 7"),
+        ("exact.safetensors", b"no", "exact.safetensors: damaged, or not a file that pmv wrote"),
+        ("image.png", np.zeros((64, 48, 3), np.uint8), "must be square and as large as image.png"),
+        ("mask.png", np.eye(32, dtype=np.uint8)[..., None].repeat(3, 2) * 255, "mask.png: must be square"),
+        ("mask.png", np.zeros((64, 64, 3), np.uint8), "mask.png: the mask is empty"),
+    ],
+)
+def test_a_prepared_folder_that_cannot_be_used_is_told_in_one_line(
+    tiny_generator: EG3DGenerator, crowd: Crowd, tmp_path: Path, name: str, content: Any, message: str
+):
+    folder = prepared(tmp_path, crowd, tiny_generator)
+    if content is None:
+        (folder / name).unlink()
+    elif isinstance(content, bytes):
+        (folder / name).write_bytes(content)
+    elif isinstance(content, np.ndarray):
+        write_png(folder / name, content)
+    else:
+        (folder / name).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message) as caught:
+        invert(Request(settings=QUICK, until="prepare"), folder, tmp_path / "run", generator=tiny_generator)
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [("prepare.resolution=32", "prepared for 64 pixels a side, and this run wants 32"), ("prepare.crop=heads", "eg3d")],
+)
+def test_a_folder_that_was_prepared_for_another_generator_is_refused(
+    tiny_generator: EG3DGenerator, crowd: Crowd, tmp_path: Path, setting: str, message: str
+):
+    folder = prepared(tmp_path, crowd, tiny_generator)
+    with pytest.raises(InputError, match=message):
+        invert(Request(settings=(*QUICK, setting), until="prepare"), folder, tmp_path / "run", generator=tiny_generator)

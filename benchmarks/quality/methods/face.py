@@ -13,7 +13,6 @@ from benchmarks.quality.truth import Subject
 from pmv.generators import load_generator
 from pmv.pipeline.context import Context
 from pmv.pipeline.folder import RunFolder
-from pmv.portrait import landmarks
 from pmv.stages import surface
 from pmv.stages.table import TABLE
 
@@ -30,8 +29,6 @@ class FaceSurface:
     about: str = "pmv, a statistical face's depth blended into the coarse surface"
 
     def run(self, subject: Subject, task: Task) -> Result:
-        if not landmarks.is_available():
-            raise Unfit(f"the landmarks' networks are not there ({landmarks.MEND})")
         folder = RunFolder(start(subject, task, "coarse"), TABLE)
         stage = stage_that_gives(folder, "view_depths").name
         before, prepared = outputs_of(folder, stage), outputs_of(folder, "prepare")

@@ -1,12 +1,10 @@
-"""Faces and landmarks in pictures; most needs MediaPipe's networks. The faces are synthetic."""
-
-from pathlib import Path
+"""Faces and landmarks in pictures. The faces are synthetic."""
 
 import cv2
 import numpy as np
 import pytest
 
-from pmv.errors import AssetsError, PhotoError
+from pmv.errors import PhotoError
 from pmv.pictures.images import read_bytes
 from pmv.portrait import landmarks
 from pmv.portrait.align import align, choose_face, draw_faces, find_faces, shipped_model
@@ -15,7 +13,6 @@ from pmv.portrait.landmarks import Face, find_landmarks
 from pmv.portrait.photo import Photo, from_tensor
 from tests.conftest import ROOT
 
-needs_networks = pytest.mark.skipif(not landmarks.is_available(), reason=f"needs the face networks: {landmarks.MEND}")
 PLAIN = from_tensor(read_bytes(ROOT / "assets" / "portraits" / "plain.png")[0])
 
 
@@ -27,14 +24,6 @@ def placed(degrees: float, scale: float, size: tuple[int, int] = (900, 700)) -> 
     warp = matrix.copy()
     warp[:, 2] += turn @ [0.5, 0.5] - 0.5
     return Photo(cv2.warpAffine(PLAIN.pixels, warp, size, flags=cv2.INTER_AREA, borderValue=(90, 90, 90))), matrix
-
-
-def test_missing_networks_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setenv("PMV_MEDIAPIPE", str(tmp_path))
-    assert not landmarks.is_available()
-    with pytest.raises(AssetsError, match="pip install --no-deps mediapipe") as caught:
-        landmarks.detect_faces(np.zeros((64, 64, 3), np.uint8))
-    assert "\n" not in str(caught.value)
 
 
 def test_the_chosen_face_is_the_largest_or_the_one_of_a_number():
@@ -59,13 +48,14 @@ def test_the_framing_is_tried_until_a_look_and_its_mirror_agree(up: int, told: i
     )
     looks = []
 
-    def look(photo, centre, side, angle, partner=None):
-        off = (np.degrees(angle) - up + 180) % 360 - 180
-        looks.append(off)
-        known = abs(off) < 40
-        return (mesh @ turn.T + [200, 150] + (0 if known else rng.normal(size=(468, 2)) * 60)), 0.99 if known else 0.8
+    def look(photo, frames, partners):
+        off = np.array([(np.degrees(angle) - up + 180) % 360 - 180 for _, _, angle in frames])
+        looks.extend(off)
+        known = np.abs(off) < 40
+        lost = rng.normal(size=(len(frames), 468, 2)) * 60 * ~known[:, None, None]
+        return mesh @ turn.T + [200, 150] + lost, np.where(known, 0.99, 0.8)
 
-    monkeypatch.setattr(landmarks, "_look", look)
+    monkeypatch.setattr(landmarks, "_looks", look)
     a = np.radians(told)
     eyes_and_mouth = np.array([[-30, -30], [30, -30], [0, 0], [0, 30], [-50, 0], [50, 0]])
     keypoints = eyes_and_mouth @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]]) + [200, 150]
@@ -93,7 +83,6 @@ def test_two_networks_agree_on_the_five_points_or_one_is_believed(monkeypatch: p
     assert mouth[3] == pytest.approx(mouth[4]) and 0.01 * size < mouth[3] < 0.04 * size, "between the two"
 
 
-@needs_networks
 @pytest.mark.parametrize("degrees, scale", [(0, 1.0), (25, 0.5), (90, 0.8), (180, 1.1)])
 def test_landmarks_follow_a_face_wherever_it_lies(degrees: float, scale: float):
     partner = shipped_model().partner
@@ -107,7 +96,6 @@ def test_landmarks_follow_a_face_wherever_it_lies(degrees: float, scale: float):
     assert abs(turned) < 6
 
 
-@needs_networks
 def test_several_faces_are_found_by_size_and_drawn():
     small = cv2.resize(PLAIN.pixels, (200, 200), interpolation=cv2.INTER_AREA)
     canvas = np.full((600, 900, 3), 120, np.uint8)
@@ -121,7 +109,6 @@ def test_several_faces_are_found_by_size_and_drawn():
     assert apply(second.matrix, np.array([740.0, 200.0])) == pytest.approx([64, 64], abs=16)
 
 
-@needs_networks
 @pytest.mark.parametrize(
     "spoil, message",
     [

@@ -54,5 +54,4 @@ def test_finders_by_name(monkeypatch: pytest.MonkeyPatch):
     assert matte.find_matte(np.zeros((8, 8, 3), np.uint8), "half").max() == 0.5
     with pytest.raises(InputError, match="selfie, grabcut"):
         matte.find_matte(np.zeros((8, 8, 3), np.uint8), "magic")
-    monkeypatch.setattr(matte.landmarks, "is_available", lambda: False)
-    assert matte.resolve("auto") == "grabcut"
+    assert matte.resolve("auto") == "selfie"
