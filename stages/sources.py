@@ -62,16 +62,20 @@ class PhotoSources:
         return {
             "photo": photo,
             "photo_mask": mask,
-            "photo_camera": self.read_camera(),
+            "photo_camera": self.read_camera((photo.shape[-1], photo.shape[-2])),
             "photo_ood_mask": read_mask(self.ood_mask, any_extent=True) if self.ood_mask else None,
             "photo_edits": tuple(edit.read() for edit in self.edits),
         }
 
-    def read_camera(self) -> Camera | None:
-        """The photo's own camera: files with several are searched for the photo's name."""
+    def read_camera(self, picture: tuple[int, int] | None = None) -> Camera | None:
+        """The photo's own camera: files with several are searched for the photo's path.
+
+        Args:
+            picture: the photo's width and height, for camera files that say whether they are of another shape.
+        """
         if self.camera is None:
             return None
-        camera = Camera.load(self.camera, image_name=self.photo_name)
+        camera = Camera.load(self.camera, self.name or str(self.photo.absolute()), picture)
         if len(camera) != 1:
             raise InputError(f"{self.camera}: holds {len(camera)} cameras without names; give a file with one")
         return camera
