@@ -1,6 +1,7 @@
 """The camera of an aligned photo in which no landmarks can be found: by comparison with the generator's mean head."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from pmv.geometry.camera import Camera
 from pmv.pictures.images import resize
 from pmv.pipeline.context import Context
+from pmv.pipeline.ranges import Range, Tilt, Turn, Weight
 
 _WEAK_EDGE = 0.05
 """Brightness step over two pixels, image units [-1,1], below which an edge fades into noise."""
@@ -32,20 +34,20 @@ class CameraSearchConfig:
         prior_yaw, prior_pitch: degrees, standard deviations of that expectation.
     """
 
-    search_yaw: float = 60.0
-    search_pitch: float = 15.0
-    search_yaw_steps: int = 13
-    search_pitch_steps: int = 3
-    search_keep: int = 2
-    refine_steps: int = 15
-    refine_rate: float = 1.0
-    search_resolution: int = 48
-    silhouette_weight: float = 0.5
-    edge_weight: float = 1.0
-    shift: float = 0.0625
-    prior_weight: float = 0.2
-    prior_yaw: float = 30.0
-    prior_pitch: float = 12.0
+    search_yaw: Turn = 60.0
+    search_pitch: Tilt = 15.0
+    search_yaw_steps: Annotated[int, Range(1, 360)] = 13
+    search_pitch_steps: Annotated[int, Range(1, 180)] = 3
+    search_keep: Annotated[int, Range(1, 100)] = 2
+    refine_steps: Annotated[int, Range(0, 1000)] = 15
+    refine_rate: Annotated[float, Range(0, 90)] = 1.0
+    search_resolution: Annotated[int, Range(8, 1024)] = 48
+    silhouette_weight: Weight = 0.5
+    edge_weight: Weight = 1.0
+    shift: Annotated[float, Range(0, 0.25)] = 0.0625
+    prior_weight: Weight = 0.2
+    prior_yaw: Annotated[float, Range(0, 1000, above=True)] = 30.0
+    prior_pitch: Annotated[float, Range(0, 1000, above=True)] = 12.0
 
 
 def find_camera(image: Tensor, foreground: Tensor, config: CameraSearchConfig, context: Context) -> Camera:

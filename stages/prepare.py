@@ -8,7 +8,7 @@ found by a matte; where no landmarks can be had, a missing camera by comparison 
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from pmv.errors import AssetsError, InputError, PhotoError
+from pmv.generators.base import Generator
 from pmv.geometry.camera import Camera
 from pmv.pictures.images import resize
 from pmv.pipeline.context import Context
+from pmv.pipeline.ranges import Range, Turn
 from pmv.portrait import landmarks, onet
 from pmv.portrait.align import Aligned, align, choose_face, confidence_of, draw_faces, find_faces
 from pmv.portrait.crop import FRAMINGS, corners
@@ -65,12 +67,12 @@ class PrepareConfig(CameraSearchConfig):
             if it is there).
     """
 
-    resolution: int | None = None
+    resolution: Annotated[int, Range(16, 4096)] | None = None
     composite: Literal["auto", "never"] = "auto"
     align: Literal["auto", "always", "never"] = "auto"
     crop: Literal["auto", "eg3d", "panohead", "heads"] = "auto"
-    face: int | None = None
-    upright: float = 8.0
+    face: Annotated[int, Range(1, 10_000)] | None = None
+    upright: Turn = 8.0
     matte: str = "auto"
 
 
@@ -92,6 +94,11 @@ class PrepareOutputs:
     camera_confidence: float
 
 
+def check(config: PrepareConfig, generator: Generator) -> None:
+    """InputError where no matte is called so."""
+    resolve(config.matte)
+
+
 def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> PrepareOutputs:
     """See the dataclasses for shapes.
 
@@ -103,7 +110,7 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
     spec = context.generator.spec
     size = config.resolution or spec.resolution
     height, width = inputs.photo.shape[-2:]
-    resolve(config.matte)  # a name that does not exist is told before the work
+    check(config, context.generator)  # what does not exist is told before the work
     if inputs.photo_mask is not None:
         _check_shape(inputs.photo_mask, "mask", (height, width))
     aligned = _align(inputs, config, context, size)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from pmv.errors import CheckpointError, InputError, shown
 from pmv.files.artifacts import atomic_path, file_hash, write_json
 from pmv.generators.eg3d import EG3DConfig, EG3DGenerator
-from pmv.generators.families import FAMILIES, assemble, check_config
+from pmv.generators.families import FAMILIES, assemble, check_config, check_weights
 
 FORMAT = 1
 _OWN = ("format", "family", "config", "parameters", "sha256")
@@ -146,4 +146,5 @@ def read_native(path: Path) -> EG3DGenerator:
         state = load_file(path)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: damaged checkpoint ({type(error).__name__}: {shown(str(error))})") from error
+    check_weights(state, str(path))
     return assemble(config, state, str(path))

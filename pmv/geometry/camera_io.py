@@ -54,8 +54,9 @@ def read_cameras(
                 chosen = [rows.read(i) for i in range(rows.count)]
             else:
                 chosen = [_row_of(rows, rows.names, image_name)]
-        for row in chosen if picture is not None else ():
-            _check_picture(row, picture)
+        if picture is not None:
+            for row in chosen:
+                _check_picture(row, picture)
     except InputError as error:
         raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
     except OSError as error:
