@@ -1,5 +1,6 @@
 """The camera of an aligned photo in which no landmarks can be found: by comparison with the generator's mean head."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pmv.generators.base import Generator
 from pmv.geometry.camera import Camera
 from pmv.pictures.images import resize
 from pmv.pipeline.context import Context
@@ -65,14 +67,11 @@ def find_camera(image: Tensor, foreground: Tensor, config: CameraSearchConfig, c
         w = generator.mean_w()
         planes = generator.planes(w)
 
-    side = min(config.search_resolution, spec.neural_resolution, image.shape[-1])
-    target, mask = resize(image, side), resize(foreground, side)
+    compare = comparison(image, foreground, w, planes, config, generator)
 
     def score(angles: Tensor) -> Tensor:
         yaw, pitch, roll = angles.unbind(-1)
-        camera = generator.photo_camera(Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll))
-        out = generator.render(planes, w, camera, side)
-        value = view_score(out.raw, out.alpha if spec.has_alpha else None, target, mask, config)
+        value = compare(Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll))
         unlikely = (yaw.rad2deg() / config.prior_yaw).square() + (pitch.rad2deg() / config.prior_pitch).square()
         return value + config.prior_weight * unlikely / 2
 
@@ -109,6 +108,27 @@ def find_camera(image: Tensor, foreground: Tensor, config: CameraSearchConfig, c
     context.record(camera_score=best_score)
     yaw, pitch, roll = best.unbind()
     return Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll)
+
+
+def comparison(
+    image: Tensor, foreground: Tensor, w: Tensor, planes: Tensor, config: CameraSearchConfig, generator: Generator
+) -> Callable[[Camera], Tensor]:
+    """A function from cameras, N as labels have them, to how unlike the photo the latent's views from there are: [N],
+    see `view_score`.
+
+    Args:
+        image: [1,3,S,S]; foreground: [1,1,S,S].
+        w: [1,num_ws,w_dim], the mean head's latent; planes: of it.
+    """
+    spec = generator.spec
+    side = min(config.search_resolution, spec.neural_resolution, image.shape[-1])
+    target, mask = resize(image, side), resize(foreground, side)
+
+    def score(labels: Camera) -> Tensor:
+        out = generator.render(planes, w, generator.photo_camera(labels), side)
+        return view_score(out.raw, out.alpha if spec.has_alpha else None, target, mask, config)
+
+    return score
 
 
 def view_score(view: Tensor, alpha: Tensor | None, target: Tensor, mask: Tensor, config: CameraSearchConfig) -> Tensor:

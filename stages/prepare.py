@@ -26,6 +26,7 @@ from pmv.portrait.align import Aligned, align, choose_face, confidence_of, draw_
 from pmv.portrait.crop import FRAMINGS, corners
 from pmv.portrait.matte import find_matte, resolve
 from pmv.portrait.photo import from_tensor, sample
+from pmv.stages.camera_against_photo import MeanHead, hold_against_photo
 from pmv.stages.camera_search import CameraSearchConfig, find_camera
 
 log = logging.getLogger("pmv")
@@ -82,7 +83,8 @@ class PrepareOutputs:
     border was mirrored, or None = 1 everywhere; crop [2,3], pixels of the photo → pixels of `original` (pixel i covers
     [i, i+1) in both); initial_camera: batch of 1, from which the generator draws such a picture; label_camera: batch of
     1, the same as a data set's label or `--camera` has it, where a generator has learned to stand a little elsewhere
-    (PanoHead); camera_confidence in (0,1], 1 for a camera that was given.
+    (PanoHead); camera_confidence in (0,1], 1 for a camera that was given
+    and that the photo does not contradict.
     """
 
     original: Tensor
@@ -104,7 +106,8 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
 
     Raises:
         PhotoError: no face, or one that cannot be used; a photo that is taken as it is is not square.
-        InputError: the mask does not have the photo's shape; no foreground was found.
+        InputError: the mask does not have the photo's shape; no foreground was found; a camera that was given cannot be
+            the photo's.
         AssetsError: the photo must be cropped, and the networks that find a face are not there.
     """
     spec = context.generator.spec
@@ -134,6 +137,7 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
     original = photo
     if spec.stands_alone and spec.background is not None and config.composite == "auto":
         original = foreground * photo + (1 - foreground) * spec.background
+    given = inputs.photo_camera is not None
     if inputs.photo_camera is not None:
         label, confidence = inputs.photo_camera, 1.0
     elif aligned is not None:
@@ -141,7 +145,14 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
     else:
         label, confidence = find_camera(original, foreground, config, context), confidence_of(_SEARCH_ERROR)
     camera = context.generator.photo_camera(label)
-    if confidence < 0.5:
+    with torch.no_grad():
+        w = context.generator.mean_w()
+        planes = context.generator.planes(w)
+        head = MeanHead(w, planes, context.generator.render(planes, w, camera))
+        if given:
+            told = _landmarked(inputs, config, context, size)
+            confidence = hold_against_photo(label, head, original, foreground, told, config, context)
+    if confidence < 0.5 and not given:
         log.warning(
             "prepare: the camera is uncertain (confidence %.2f); latent refines it further than usual, and a --camera "
             "would be better",
@@ -158,10 +169,7 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
     )
     if valid is not None:
         context.preview("valid", valid)
-    with torch.no_grad():
-        w = context.generator.mean_w()
-        mean_head = context.generator.render(context.generator.planes(w), w, camera).image
-    context.preview("camera_mean_head", (resize(mean_head, size).clamp(-1, 1) + original) / 2)
+    context.preview("camera_mean_head", (resize(head.view.image, size).clamp(-1, 1) + original) / 2)
     return outputs
 
 
@@ -244,6 +252,18 @@ def _align(inputs: PrepareInputs, config: PrepareConfig, context: Context, size:
         )
     log.info("prepare: camera from landmarks, expected to be %.1f° off", aligned.error)
     return aligned
+
+
+def _landmarked(inputs: PrepareInputs, config: PrepareConfig, context: Context, size: int) -> Aligned | None:
+    """What landmarks tell of a photo that is taken as it is, or None where they tell nothing."""
+    if config.align == "never" or not landmarks.is_available():
+        return None
+    photo = from_tensor(_bytes(inputs.photo))
+    try:
+        face = choose_face(find_faces(photo), config.face)
+        return align(photo, face, FRAMINGS[framing_name(config, context.generator.spec)], size, config.upright)
+    except PhotoError:  # whoever gives a camera need not show a face
+        return None
 
 
 def _is_plain(aligned: Aligned, height: int, width: int) -> bool:
