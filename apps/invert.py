@@ -18,6 +18,7 @@ from pmv.pipeline.device import pick_device
 from pmv.pipeline.folder import CONFIG, RunFolder
 from pmv.pipeline.runner import Runner
 from pmv.pipeline.table import Table
+from pmv.stages.camera_world import check_world
 from pmv.stages.domain import AUTO, domain_layers
 from pmv.stages.edit import check_frame
 from pmv.stages.edit_list import Edit
@@ -178,6 +179,11 @@ def _check_sources(sources: PhotoSources, runner: Runner) -> None:
     values = sources.read()
     if "prepare" not in runner.config.stages:
         return
+    if values["photo_camera"] is not None:
+        try:
+            check_world(values["photo_camera"], runner.generator.spec)
+        except InputError as error:
+            raise InputError(f"{sources.camera}: {error}") from error
     size = runner.config.stages["prepare"].resolution or runner.generator.spec.resolution
     if values["photo_ood_mask"] is not None:
         check_ood_mask(values["photo_ood_mask"], size)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pmv.errors import disk_errors
+from pmv.errors import InputError, disk_errors
 from pmv.files.artifacts import check_output
 from pmv.inversion import load_inversion
 from pmv.pictures.images import to_uint8, write_png
@@ -28,9 +28,10 @@ def write_sheet(
         yaws_deg, pitch_deg: degrees, on the generator's orbit; yaw > 0 moves the camera towards +x, pitch > 0 upwards.
 
     Raises:
-        PmvError: no finished inversion there, or no place to write to.
+        PmvError: no finished inversion there, no place to write to, or an angle that is none.
     """
     check_output(out)
+    _check_angles(pitch_deg, *yaws_deg)
     inversion = load_inversion(run, device)
     planes = inversion.generator.planes(inversion.w, inversion.noise)
     spec, pictures = inversion.generator.spec, []
@@ -57,9 +58,10 @@ def write_turn(
         sweep_deg: degrees to either side; None = 180 for generators of full heads, else 35.
 
     Raises:
-        PmvError: no finished inversion there, or no place to write to.
+        PmvError: no finished inversion there, no place to write to, or an angle that is none.
     """
     check_output(out)
+    _check_angles(pitch_deg, yaw_deg, sweep_deg or 0.0)
     inversion = load_inversion(run, device)
     spec = inversion.generator.spec
     sweep = sweep_deg if sweep_deg is not None else 180.0 if spec.full_head else _SWEEP
@@ -70,3 +72,8 @@ def write_turn(
     pictures = (to_uint8(inversion.generator.render(planes, inversion.w, cameras[i]).image)[0] for i in range(frames))
     with disk_errors(out):
         write_mp4(out, pictures, _FPS)
+
+
+def _check_angles(pitch_deg: float, *others_deg: float) -> None:
+    if not all(map(math.isfinite, (pitch_deg, *others_deg))) or abs(pitch_deg) >= 90:
+        raise InputError(f"angles are finite degrees, the pitch between -90 and 90, not {pitch_deg:g}, {others_deg}")

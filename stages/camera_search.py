@@ -1,15 +1,19 @@
 """The camera of an aligned photo in which no landmarks can be found: by comparison with the generator's mean head."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pmv.generators.base import Generator
 from pmv.geometry.camera import Camera
 from pmv.pictures.images import resize
 from pmv.pipeline.context import Context
+from pmv.pipeline.ranges import Range, Tilt, Turn, Weight
 
 _WEAK_EDGE = 0.05
 """Brightness step over two pixels, image units [-1,1], below which an edge fades into noise."""
@@ -32,20 +36,20 @@ class CameraSearchConfig:
         prior_yaw, prior_pitch: degrees, standard deviations of that expectation.
     """
 
-    search_yaw: float = 60.0
-    search_pitch: float = 15.0
-    search_yaw_steps: int = 13
-    search_pitch_steps: int = 3
-    search_keep: int = 2
-    refine_steps: int = 15
-    refine_rate: float = 1.0
-    search_resolution: int = 48
-    silhouette_weight: float = 0.5
-    edge_weight: float = 1.0
-    shift: float = 0.0625
-    prior_weight: float = 0.2
-    prior_yaw: float = 30.0
-    prior_pitch: float = 12.0
+    search_yaw: Turn = 60.0
+    search_pitch: Tilt = 15.0
+    search_yaw_steps: Annotated[int, Range(1, 360)] = 13
+    search_pitch_steps: Annotated[int, Range(1, 180)] = 3
+    search_keep: Annotated[int, Range(1, 100)] = 2
+    refine_steps: Annotated[int, Range(0, 1000)] = 15
+    refine_rate: Annotated[float, Range(0, 90)] = 1.0
+    search_resolution: Annotated[int, Range(8, 1024)] = 48
+    silhouette_weight: Weight = 0.5
+    edge_weight: Weight = 1.0
+    shift: Annotated[float, Range(0, 0.25)] = 0.0625
+    prior_weight: Weight = 0.2
+    prior_yaw: Annotated[float, Range(0, 1000, above=True)] = 30.0
+    prior_pitch: Annotated[float, Range(0, 1000, above=True)] = 12.0
 
 
 def find_camera(image: Tensor, foreground: Tensor, config: CameraSearchConfig, context: Context) -> Camera:
@@ -63,14 +67,11 @@ def find_camera(image: Tensor, foreground: Tensor, config: CameraSearchConfig, c
         w = generator.mean_w()
         planes = generator.planes(w)
 
-    side = min(config.search_resolution, spec.neural_resolution, image.shape[-1])
-    target, mask = resize(image, side), resize(foreground, side)
+    compare = comparison(image, foreground, w, planes, config, generator)
 
     def score(angles: Tensor) -> Tensor:
         yaw, pitch, roll = angles.unbind(-1)
-        camera = generator.photo_camera(Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll))
-        out = generator.render(planes, w, camera, side)
-        value = view_score(out.raw, out.alpha if spec.has_alpha else None, target, mask, config)
+        value = compare(Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll))
         unlikely = (yaw.rad2deg() / config.prior_yaw).square() + (pitch.rad2deg() / config.prior_pitch).square()
         return value + config.prior_weight * unlikely / 2
 
@@ -107,6 +108,27 @@ def find_camera(image: Tensor, foreground: Tensor, config: CameraSearchConfig, c
     context.record(camera_score=best_score)
     yaw, pitch, roll = best.unbind()
     return Camera.orbit(yaw, pitch, spec.radius, spec.pivot, spec.focal, roll)
+
+
+def comparison(
+    image: Tensor, foreground: Tensor, w: Tensor, planes: Tensor, config: CameraSearchConfig, generator: Generator
+) -> Callable[[Camera], Tensor]:
+    """A function from cameras, N as labels have them, to how unlike the photo the latent's views from there are: [N],
+    see `view_score`.
+
+    Args:
+        image: [1,3,S,S]; foreground: [1,1,S,S].
+        w: [1,num_ws,w_dim], the mean head's latent; planes: of it.
+    """
+    spec = generator.spec
+    side = min(config.search_resolution, spec.neural_resolution, image.shape[-1])
+    target, mask = resize(image, side), resize(foreground, side)
+
+    def score(labels: Camera) -> Tensor:
+        out = generator.render(planes, w, generator.photo_camera(labels), side)
+        return view_score(out.raw, out.alpha if spec.has_alpha else None, target, mask, config)
+
+    return score
 
 
 def view_score(view: Tensor, alpha: Tensor | None, target: Tensor, mask: Tensor, config: CameraSearchConfig) -> Tensor:

@@ -9,20 +9,22 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
+from pmv.errors import InputError
 from pmv.fitting.losses import alpha_hold, depth_hold, masked_l2
 from pmv.fitting.optimise import Group, optimise
 from pmv.fitting.perceptual import Perceptual
-from pmv.fitting.tuning import snapshot, trainable
-from pmv.generators.base import GeneratorSpec, Render
+from pmv.fitting.tuning import check_groups, snapshot, trainable
+from pmv.generators.base import Generator, GeneratorSpec, Render
 from pmv.generators.views import render_views
 from pmv.geometry.camera import Camera
 from pmv.pictures.images import resize
 from pmv.pipeline.context import Context
+from pmv.pipeline.ranges import LearningRate, Length, Range, Steps, Tilt, Turn, Weight
 
 
 @dataclass(frozen=True)
@@ -62,22 +64,22 @@ class CoarseConfig:
         depth_resolution: rays a side of the depth maps.
     """
 
-    steps: int = 200
-    learning_rate: float = 3e-4
+    steps: Steps = 200
+    learning_rate: LearningRate = 3e-4
     groups: tuple[str, ...] = ("all",)
-    l2_weight: float = 1.0
-    perceptual_weight: float = 1.0
-    stop_at: float = 0.0
-    hold_weight: float = 1.0
-    hold_scale: float = 0.01
-    views: int = 24
-    rings: int = 2
-    yaw: float = 40.0
-    pitch_up: float = 15.0
-    pitch_down: float = 15.0
+    l2_weight: Weight = 1.0
+    perceptual_weight: Weight = 1.0
+    stop_at: Annotated[float, Range(0, 1000)] = 0.0
+    hold_weight: Weight = 1.0
+    hold_scale: Length = 0.01
+    views: Annotated[int, Range(0, 1000)] = 24
+    rings: Annotated[int, Range(1, 100)] = 2
+    yaw: Turn = 40.0
+    pitch_up: Tilt = 15.0
+    pitch_down: Tilt = 15.0
     centre: Literal["input", "front"] = "input"
-    around: int = 6
-    depth_resolution: int = 128
+    around: Annotated[int, Range(0, 1000)] = 6
+    depth_resolution: Annotated[int, Range(8, 2048)] = 128
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,13 @@ def coarse_losses(
         hold = depth_hold(out.depth[1:], depth, (alpha > 0.9).float(), config.hold_scale)
         losses["hold"] = config.hold_weight * (hold + alpha_hold(out.alpha[1:], alpha)).mean()
     return losses
+
+
+def check(config: CoarseConfig, generator: Generator) -> None:
+    """InputError where the generator does not have the parameter groups, or no pseudo-view is asked for."""
+    check_groups(generator, config.groups, "coarse.groups")
+    if not config.views + (config.around if generator.spec.full_head else 0):
+        raise InputError("coarse.views and coarse.around are 0: without pseudo-views there is nothing to tune to")
 
 
 def run(inputs: CoarseInputs, config: CoarseConfig, context: Context) -> CoarseOutputs:

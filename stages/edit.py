@@ -6,6 +6,7 @@ they are: an edit is out of the generator's distribution by definition, and a la
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from pmv.geometry.unroll import unrolled
 from pmv.pictures.masks import SOLID, dilate, feather
 from pmv.pictures.overlay import draw_overlay
 from pmv.pipeline.context import Context
+from pmv.pipeline.ranges import Range, Width
 from pmv.portrait.photo import crop_tensor
 from pmv.stages.edit_list import LoadedEdit
 
@@ -47,8 +49,8 @@ class EditConfig:
         margin: how far the edit mask reaches beyond the difference, as a fraction of the image width.
     """
 
-    threshold: float = 0.04
-    margin: float = 0.006
+    threshold: Annotated[float, Range(0, 2)] = 0.04
+    margin: Width = 0.006
 
 
 @dataclass(frozen=True)

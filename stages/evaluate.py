@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from pmv.pictures.images import resize, to_uint8
 from pmv.pictures.masks import SOLID
 from pmv.pictures.sheets import tile
 from pmv.pipeline.context import Context
+from pmv.pipeline.ranges import Part, Range, Tilt, Turn
 
 _SHEET_YAWS = (-30.0, 0.0, 30.0)
 _MESH_VIEWS = 8
@@ -63,14 +65,14 @@ class EvaluateConfig:
         mesh_level: raw density of the mesh's surface (EG3D's own value).
     """
 
-    frames: int = 72
-    fps: int = 24
-    turntable_yaw: float = 40.0
-    turntable_pitch: float = 8.0
-    consistency_angle: float = 20.0
-    tolerance: float = 0.02
-    mesh_resolution: int = 128
-    mesh_level: float = 10.0
+    frames: Annotated[int, Range(0, 10_000)] = 72
+    fps: Annotated[int, Range(1, 240)] = 24
+    turntable_yaw: Turn = 40.0
+    turntable_pitch: Tilt = 8.0
+    consistency_angle: Annotated[float, Range(0, 90)] = 20.0
+    tolerance: Part = 0.02
+    mesh_resolution: Annotated[int, Range(2, 1024, or_zero=True)] = 128
+    mesh_level: Annotated[float, Range(-1_000_000, 1_000_000)] = 10.0
 
 
 @dataclass(frozen=True)

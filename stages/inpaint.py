@@ -2,6 +2,7 @@
 `pmv.pictures.inpainting`)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from pmv.pictures.inpainting import blend, colour_shift
 from pmv.pictures.masks import feather
 from pmv.pipeline.context import Context
+from pmv.pipeline.ranges import Range, Width
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,10 @@ class InpaintConfig:
             the image width.
     """
 
-    feather: float = 0.02
+    feather: Width = 0.02
     harmonize: bool = True
-    harmonize_blur: float = 0.02
-    harmonize_reach: float = 0.08
+    harmonize_blur: Width = 0.02
+    harmonize_reach: Annotated[float, Range(0, 10)] = 0.08
 
 
 @dataclass(frozen=True)

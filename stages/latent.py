@@ -8,6 +8,7 @@ stops pulling at the latent and, in the next stage, at the geometry. The user ma
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from kornia.filters import gaussian_blur2d
@@ -22,6 +23,7 @@ from pmv.geometry.camera import Camera
 from pmv.pictures.images import resize
 from pmv.pictures.masks import erode
 from pmv.pipeline.context import Context
+from pmv.pipeline.ranges import LearningRate, Length, Part, Range, Steps, Weight
 
 
 @dataclass(frozen=True)
@@ -68,28 +70,28 @@ class LatentConfig:
         difference_most: at most this part of the foreground is taken as out of distribution.
     """
 
-    steps: int = 500
-    learning_rate: float = 0.01
-    ramp_up: float = 0.05
-    ramp_down: float = 0.25
-    mean_samples: int = 600
-    w_noise: float = 0.05
-    w_noise_until: float = 0.75
-    w_plus_from: float = 0.2
-    l2_weight: float = 1.0
-    perceptual_weight: float = 1.0
-    alpha_weight: float = 0.5
-    w_distance_weight: float = 0.05
+    steps: Steps = 500
+    learning_rate: LearningRate = 0.01
+    ramp_up: Part = 0.05
+    ramp_down: Part = 0.25
+    mean_samples: Annotated[int, Range(2, 1_000_000)] = 600
+    w_noise: Annotated[float, Range(0, 10)] = 0.05
+    w_noise_until: Part = 0.75
+    w_plus_from: Part = 0.2
+    l2_weight: Weight = 1.0
+    perceptual_weight: Weight = 1.0
+    alpha_weight: Weight = 0.5
+    w_distance_weight: Weight = 0.05
     optimise_noise: bool = False
-    noise_weight: float = 1e5
-    camera_rate: float = 0.5
-    camera_prior_degrees: float = 3.0
-    camera_prior_shift: float = 0.02
-    camera_prior_widen: float = 2.0
-    camera_weight: float = 0.02
-    difference_from: float = 0.6
-    difference_threshold: float = 0.4
-    difference_most: float = 0.15
+    noise_weight: Weight = 1e5
+    camera_rate: Annotated[float, Range(0, 1000)] = 0.5
+    camera_prior_degrees: Annotated[float, Range(0, 180, above=True)] = 3.0
+    camera_prior_shift: Length = 0.02
+    camera_prior_widen: Annotated[float, Range(0, 100)] = 2.0
+    camera_weight: Weight = 0.02
+    difference_from: Part = 0.6
+    difference_threshold: Annotated[float, Range(0, 2)] = 0.4
+    difference_most: Part = 0.15
 
 
 @dataclass(frozen=True)

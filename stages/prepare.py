@@ -8,7 +8,7 @@ found by a matte; where no landmarks can be had, a missing camera by comparison 
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -16,13 +16,16 @@ import torch
 from torch import Tensor
 
 from pmv.errors import InputError, PhotoError
+from pmv.generators.base import Generator
 from pmv.geometry.camera import Camera
 from pmv.pictures.images import resize
 from pmv.pipeline.context import Context
+from pmv.pipeline.ranges import Range, Turn
 from pmv.portrait.align import Aligned, align, choose_face, confidence_of, draw_faces, find_faces
 from pmv.portrait.crop import FRAMINGS, corners
 from pmv.portrait.matte import find_matte, resolve
 from pmv.portrait.photo import crop_tensor, from_tensor, sample
+from pmv.stages.camera_against_photo import MeanHead, hold_against_photo
 from pmv.stages.camera_search import CameraSearchConfig, find_camera
 from pmv.stages.prepared import Prepared
 
@@ -66,12 +69,12 @@ class PrepareConfig(CameraSearchConfig):
             (selfie).
     """
 
-    resolution: int | None = None
+    resolution: Annotated[int, Range(16, 4096)] | None = None
     composite: Literal["auto", "never"] = "auto"
     align: Literal["auto", "always", "never"] = "auto"
     crop: Literal["auto", "eg3d", "panohead", "heads"] = "auto"
-    face: int | None = None
-    upright: float = 8.0
+    face: Annotated[int, Range(1, 10_000)] | None = None
+    upright: Turn = 8.0
     matte: str = "auto"
 
 
@@ -81,7 +84,8 @@ class PrepareOutputs:
     border was mirrored, or None = 1 everywhere; crop [2,3], pixels of the photo → pixels of `original` (pixel i covers
     [i, i+1) in both); initial_camera: batch of 1, from which the generator draws such a picture; label_camera: batch of
     1, the same as a data set's label or `--camera` has it, where a generator has learned to stand a little elsewhere
-    (PanoHead); camera_confidence in (0,1], 1 for a camera that was given.
+    (PanoHead); camera_confidence in (0,1], 1 for a camera that was given
+    and that the photo does not contradict.
     """
 
     original: Tensor
@@ -93,17 +97,23 @@ class PrepareOutputs:
     camera_confidence: float
 
 
+def check(config: PrepareConfig, generator: Generator) -> None:
+    """InputError where no matte is called so."""
+    resolve(config.matte)
+
+
 def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> PrepareOutputs:
     """See the dataclasses for shapes.
 
     Raises:
         PhotoError: no face, or one that cannot be used; a photo that is taken as it is is not square.
-        InputError: the mask does not have the photo's shape; no foreground was found.
+        InputError: the mask does not have the photo's shape; no foreground was found; a camera that was given cannot be
+            the photo's.
     """
     spec = context.generator.spec
     size = config.resolution or spec.resolution
     height, width = inputs.photo.shape[-2:]
-    resolve(config.matte)  # a name that does not exist is told before the work
+    check(config, context.generator)  # what does not exist is told before the work
     if inputs.photo_mask is not None:
         _check_shape(inputs.photo_mask, "mask", (height, width))
     device = inputs.photo.device
@@ -130,6 +140,7 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
     original = photo
     if spec.stands_alone and spec.background is not None and config.composite == "auto":
         original = foreground * photo + (1 - foreground) * spec.background
+    given = inputs.photo_camera is not None
     if inputs.photo_camera is not None:
         label, confidence = inputs.photo_camera, 1.0
     elif before is not None:
@@ -139,7 +150,14 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
     else:
         label, confidence = find_camera(original, foreground, config, context), confidence_of(_SEARCH_ERROR)
     camera = context.generator.photo_camera(label)
-    if confidence < 0.5:
+    with torch.no_grad():
+        w = context.generator.mean_w()
+        planes = context.generator.planes(w)
+        head = MeanHead(w, planes, context.generator.render(planes, w, camera))
+        if given:
+            told = _landmarked(inputs, config, context, size)
+            confidence = hold_against_photo(label, head, original, foreground, told, config, context)
+    if confidence < 0.5 and not given:
         log.warning(
             "prepare: the camera is uncertain (confidence %.2f); latent refines it further than usual, and a --camera "
             "would be better",
@@ -156,10 +174,7 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
     )
     if valid is not None:
         context.preview("valid", valid)
-    with torch.no_grad():
-        w = context.generator.mean_w()
-        mean_head = context.generator.render(context.generator.planes(w), w, camera).image
-    context.preview("camera_mean_head", (resize(mean_head, size).clamp(-1, 1) + original) / 2)
+    context.preview("camera_mean_head", (resize(head.view.image, size).clamp(-1, 1) + original) / 2)
     return outputs
 
 
@@ -249,6 +264,18 @@ def _align(inputs: PrepareInputs, config: PrepareConfig, context: Context, size:
         return None
     log.info("prepare: camera from landmarks, expected to be %.1f° off", aligned.error)
     return aligned
+
+
+def _landmarked(inputs: PrepareInputs, config: PrepareConfig, context: Context, size: int) -> Aligned | None:
+    """What landmarks tell of a photo that is taken as it is, or None where they tell nothing."""
+    if config.align == "never":
+        return None
+    photo = from_tensor(_bytes(inputs.photo))
+    try:
+        face = choose_face(find_faces(photo), config.face)
+        return align(photo, face, FRAMINGS[framing_name(config, context.generator.spec)], size, config.upright)
+    except PhotoError:  # whoever gives a camera need not show a face
+        return None
 
 
 def _is_plain(aligned: Aligned, height: int, width: int) -> bool:

@@ -10,6 +10,7 @@ on whether they came with the photo or later.
 import copy
 import math
 from dataclasses import dataclass, fields
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch import Tensor
 from pmv.fitting.losses import alpha_hold, depth_hold, masked_mean
 from pmv.fitting.optimise import Ramp, optimise
 from pmv.fitting.perceptual import Perceptual
-from pmv.fitting.tuning import RandomOrder, snapshot, tuned_groups
+from pmv.fitting.tuning import RandomOrder, check_groups, snapshot, tuned_groups
 from pmv.generators.base import Generator, GeneratorSpec, Render
 from pmv.generators.views import render_views
 from pmv.geometry.camera import Camera
@@ -26,6 +27,7 @@ from pmv.geometry.visibility import marked_surface
 from pmv.pictures.images import resize
 from pmv.pictures.masks import SOLID
 from pmv.pipeline.context import Context
+from pmv.pipeline.ranges import LearningRate, Length, Part, Range, Steps, Weight
 
 
 @dataclass(frozen=True)
@@ -73,21 +75,21 @@ class RetuneConfig:
             it, so that nothing holds it as it was where a pseudo-view does not show the edit.
     """
 
-    steps: int = 250
-    learning_rate: float = 3e-4
-    ramp_up: float = 0.1
-    ramp_down: float = 0.5
+    steps: Steps = 250
+    learning_rate: LearningRate = 3e-4
+    ramp_up: Part = 0.1
+    ramp_down: Part = 0.5
     groups: tuple[str, ...] = ("decoder", "superresolution")
-    residual_rate: float = 0.01
-    views_per_step: int = 2
-    held_views: int = 12
-    held_per_step: int = 1
-    l2_weight: float = 10.0
-    perceptual_weight: float = 1.0
-    edit_weight: float = 4.0
-    hold_weight: float = 1.0
-    hold_scale: float = 0.01
-    tolerance: float = 0.04
+    residual_rate: LearningRate = 0.01
+    views_per_step: Annotated[int, Range(0, 1000)] = 2
+    held_views: Annotated[int, Range(0, 1000)] = 12
+    held_per_step: Annotated[int, Range(0, 1000)] = 1
+    l2_weight: Weight = 10.0
+    perceptual_weight: Weight = 1.0
+    edit_weight: Weight = 4.0
+    hold_weight: Weight = 1.0
+    hold_scale: Length = 0.01
+    tolerance: Part = 0.04
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,11 @@ def retune_losses(out: Render, asked: RetuneTargets, config: RetuneConfig, perce
         hold = depth_hold(out.depth, asked.depths, (asked.alphas > 0.9).float(), config.hold_scale)
         losses["hold"] = config.hold_weight * (hold + alpha_hold(out.alpha, asked.alphas)).mean()
     return losses
+
+
+def check(config: RetuneConfig, generator: Generator) -> None:
+    """InputError where the generator does not have the parameter groups."""
+    check_groups(generator, config.groups, "retune.groups")
 
 
 def run(inputs: RetuneInputs, config: RetuneConfig, context: Context) -> RetuneOutputs:

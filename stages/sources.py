@@ -79,7 +79,7 @@ class PhotoSources:
         return {
             "photo": photo,
             "photo_mask": mask,
-            "photo_camera": self.read_camera(),
+            "photo_camera": self.read_camera((photo.shape[-1], photo.shape[-2])),
             "photo_ood_mask": read_mask(self.ood_mask, any_extent=True) if self.ood_mask else None,
             "photo_edits": tuple(edit.read() for edit in self.edits),
             "photo_prepared": prepared,
@@ -89,11 +89,15 @@ class PhotoSources:
         """What was found in the photo before."""
         return read_prepared(self.prepared) if self.prepared else None
 
-    def read_camera(self) -> Camera | None:
-        """The photo's own camera: files with several are searched for the photo's name."""
+    def read_camera(self, picture: tuple[int, int] | None = None) -> Camera | None:
+        """The photo's own camera: files with several are searched for the photo's path.
+
+        Args:
+            picture: the photo's width and height, for camera files that say whether they are of another shape.
+        """
         if self.camera is None:
             return None
-        camera = Camera.load(self.camera, image_name=self.photo_name)
+        camera = Camera.load(self.camera, self.name or str(self.photo.absolute()), picture)
         if len(camera) != 1:
             raise InputError(f"{self.camera}: holds {len(camera)} cameras without names; give a file with one")
         return camera

@@ -8,6 +8,7 @@ confidence. The geometry is held to the coarse geometry, because overfitting one
 
 import copy
 from dataclasses import dataclass, fields
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -15,12 +16,13 @@ from torch import Tensor
 from pmv.fitting.losses import alpha_hold, depth_hold, masked_l2
 from pmv.fitting.optimise import Ramp, optimise
 from pmv.fitting.perceptual import Perceptual
-from pmv.fitting.tuning import RandomOrder, snapshot, tuned_groups
-from pmv.generators.base import GeneratorSpec, Render
+from pmv.fitting.tuning import RandomOrder, check_groups, snapshot, tuned_groups
+from pmv.generators.base import Generator, GeneratorSpec, Render
 from pmv.generators.views import render_views
 from pmv.geometry.camera import Camera
 from pmv.pictures.images import resize
 from pmv.pipeline.context import Context
+from pmv.pipeline.ranges import LearningRate, Length, Part, Range, Steps, Weight
 
 
 @dataclass(frozen=True)
@@ -71,21 +73,21 @@ class TuneConfig:
         hold_scale: depth difference, world units, from which the hold is linear.
     """
 
-    steps: int = 500
-    learning_rate: float = 3e-4
-    ramp_up: float = 0.02
-    ramp_down: float = 0.25
+    steps: Steps = 500
+    learning_rate: LearningRate = 3e-4
+    ramp_up: Part = 0.02
+    ramp_down: Part = 0.25
     groups: tuple[str, ...] = ("all",)
-    residual_rate: float = 0.01
-    views_per_step: int = 2
-    l2_weight: float = 10.0
-    perceptual_weight: float = 1.0
-    foreground_weight: float = 4.0
-    view_weight: float = 1.0
-    visible_weight: float = 1.0
-    occluded_weight: float = 0.5
-    hold_weight: float = 1.0
-    hold_scale: float = 0.01
+    residual_rate: LearningRate = 0.01
+    views_per_step: Annotated[int, Range(0, 1000)] = 2
+    l2_weight: Weight = 10.0
+    perceptual_weight: Weight = 1.0
+    foreground_weight: Weight = 4.0
+    view_weight: Weight = 1.0
+    visible_weight: Weight = 1.0
+    occluded_weight: Weight = 0.5
+    hold_weight: Weight = 1.0
+    hold_scale: Length = 0.01
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,11 @@ def tune_losses(
         hold = depth_hold(out.depth, asked.depths, (asked.alphas > 0.9).float(), config.hold_scale)
         losses["hold"] = config.hold_weight * (hold + alpha_hold(out.alpha, asked.outlines)).mean()
     return losses
+
+
+def check(config: TuneConfig, generator: Generator) -> None:
+    """InputError where the generator does not have the parameter groups."""
+    check_groups(generator, config.groups, "tune.groups")
 
 
 def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs:

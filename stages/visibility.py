@@ -2,6 +2,7 @@
 `pmv.geometry.visibility`)."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from pmv.geometry.visibility import (
 )
 from pmv.pictures.masks import SOLID, erode, without_specks
 from pmv.pipeline.context import Context
+from pmv.pipeline.ranges import Part, Range, Width
 
 
 @dataclass(frozen=True)
@@ -61,17 +63,17 @@ class VisibilityConfig:
         confidence_least: confidence that is left far away, where a pseudo-view is the generator's own fill alone.
     """
 
-    tolerance: float = 0.02
+    tolerance: Part = 0.02
     mutual: bool = True
-    max_angle: float = 70.0
-    view_max_angle: float = 80.0
-    silhouette_erode: float = 0.012
-    edge_erode: float = 0.006
-    edit_erode: float = 0.25
-    speck: float = 0.0003
-    mask_erode: float = 0.006
-    confidence_angle: float = 40.0
-    confidence_least: float = 0.2
+    max_angle: Annotated[float, Range(0, 90)] = 70.0
+    view_max_angle: Annotated[float, Range(0, 90)] = 80.0
+    silhouette_erode: Width = 0.012
+    edge_erode: Width = 0.006
+    edit_erode: Part = 0.25
+    speck: Part = 0.0003
+    mask_erode: Width = 0.006
+    confidence_angle: Annotated[float, Range(0, 100_000, above=True)] = 40.0
+    confidence_least: Part = 0.2
 
 
 @dataclass(frozen=True)

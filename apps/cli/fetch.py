@@ -21,8 +21,8 @@ def fetch(name: str | None, listing: bool, accept_licence: bool, source: Path | 
     from pmv.files.manifest import cached, find_entry
 
     if name is None or listing:
-        if name is not None or source is not None:
-            raise click.UsageError("--list takes neither NAME nor --from; --from needs a NAME")
+        if name is not None or source is not None or accept_licence:
+            raise click.UsageError("--list takes neither NAME nor --from nor --accept-licence; these need a NAME")
         _print_table(cache)
         return
     entry = find_entry(name)

@@ -1,15 +1,34 @@
 """Options that several commands share, and how values are read."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 """Context settings of every command."""
 
 FILE = click.Path(path_type=Path)
+
+
+class Number(click.FloatRange):
+    """A finite number in a range; click's own lets NaN through, and infinity where an end is open."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not math.isfinite(result := click.FLOAT.convert(value, param, ctx)):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return super().convert(result, param, ctx)
+
+
+DEGREES = Number(-360, 360)
+"""An angle in the horizontal plane."""
+ELEVATION = Number(-89, 89)
+"""An angle up or down, in degrees: at the pole no side of a picture is up."""
 
 presets = click.option(
     "--preset", "presets", multiple=True, help="demo, fidelity, hfgi3d, or a .yaml file; may be repeated."
@@ -37,11 +56,20 @@ def numbers(kind: Callable[[str], Any]) -> Callable[..., list[Any]]:
 
     def parse(context: click.Context, parameter: click.Parameter, text: str) -> list[Any]:
         try:
-            return [kind(part) for part in text.replace(",", " ").split()]
+            found = [kind(part) for part in text.replace(",", " ").split()]
         except ValueError as error:
             raise click.BadParameter(f"{text!r} is not a list such as 0,1,2") from error
+        if not found or not all(math.isfinite(value) for value in found):
+            raise click.BadParameter(f"{text!r} is not a list of finite numbers such as 0,1,2")
+        return found
 
     return parse
+
+
+def given(context: click.Context, *names: str) -> list[str]:
+    """Those of the options that stand on the command line, as a user writes them: ["--frames"]."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return [f"--{name.replace('_', '-')}" for name in names if sources[name] is ParameterSource.COMMANDLINE]
 
 
 def as_settings(values: Mapping[str, Any]) -> tuple[str, ...]:

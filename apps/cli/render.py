@@ -7,21 +7,23 @@ import click
 
 from pmv.apps.cli import options
 from pmv.apps.cli.console import print_path
-from pmv.apps.cli.options import FILE
+from pmv.apps.cli.options import DEGREES, ELEVATION, FILE, Number
 
 
 @click.command(context_settings=options.SETTINGS)
 @click.argument("run", type=FILE)
 @click.option("--out", type=FILE, required=True, help="PNG, or MP4 for a turn around the head.")
 @click.option(
-    "--yaw", "yaws", type=float, multiple=True, default=(0.0,), help="Degrees, positive to +x; PNG: may repeat."
+    "--yaw", "yaws", type=DEGREES, multiple=True, default=(0.0,), help="Degrees, positive to +x; PNG: may repeat."
 )
 @click.option("--uncrop", is_flag=True, help="PNG: put the head back into the photo; yaw and pitch from the photo's.")
-@click.option("--pitch", type=float, default=0.0, help="Degrees, positive upwards.")
-@click.option("--sweep", type=click.FloatRange(0, 180), help="MP4: degrees to either side of the yaw.")
-@click.option("--frames", type=click.IntRange(2), default=90, help="MP4: pictures in the turn.")
+@click.option("--pitch", type=ELEVATION, default=0.0, help="Degrees, positive upwards.")
+@click.option("--sweep", type=Number(0, 180), help="MP4: degrees to either side of the yaw.")
+@click.option("--frames", type=click.IntRange(2, 10_000), default=90, help="MP4: pictures in the turn.")
 @options.device()
+@click.pass_context
 def render(
+    context: click.Context,
     run: Path,
     out: Path,
     yaws: Sequence[float],
@@ -37,6 +39,8 @@ def render(
         raise click.UsageError("--uncrop writes one view: --out ends in .png, and --yaw is given at most once")
     if kind not in (".png", ".mp4"):
         raise click.UsageError("--out ends in .png or .mp4")
+    if kind == ".png" and (films := options.given(context, "sweep", "frames")):
+        raise click.UsageError(f"{films[0]} is of a turn: give an --out that ends in .mp4, or leave it out")
     if kind == ".mp4" and len(yaws) != 1:
         raise click.UsageError("an MP4 takes one --yaw, the middle of the turn")
     from pmv.apps.render import write_sheet, write_turn

@@ -6,15 +6,13 @@ import click
 
 from pmv.apps.cli import options
 from pmv.apps.cli.console import log_to_stderr
-from pmv.apps.cli.options import FILE
+from pmv.apps.cli.options import FILE, Number
 
 
 @click.command(context_settings=options.SETTINGS)
 @click.argument("checkpoint")
 @click.argument("reference", type=FILE)
-@click.option(
-    "--tolerance", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True, help="Relative L2."
-)
+@click.option("--tolerance", type=Number(0, 1, min_open=True), default=1e-4, show_default=True, help="Relative L2.")
 @options.like
 def verify(checkpoint: str, reference: Path, tolerance: float, like: str | None) -> None:
     """Compare CHECKPOINT's outputs with those of the official code in REFERENCE (.npz).

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from pmv.errors import InputError
 from pmv.fitting.optimise import Group
 from pmv.generators.base import Generator
 
@@ -17,6 +18,26 @@ def trainable(generator: Generator, groups: tuple[str, ...]) -> dict[str, nn.Par
     for parameter in parameters.values():
         parameter.requires_grad_(True)
     return parameters
+
+
+def check_groups(generator: Generator, groups: tuple[str, ...], setting: str) -> None:
+    """Whether a generator has these parameter groups.
+
+    Args:
+        setting: where they were asked for, such as "tune.groups", for the message.
+
+    Raises:
+        InputError: none is named, one is not the generator's, or it is the residual, which has a rate of its own.
+    """
+    if not groups:
+        raise InputError(f"{setting} is empty; name what is tuned, such as [all]")
+    for group in groups:
+        if group == "residual":
+            raise InputError(f"{setting}: the residual is tuned by tune.residual_rate; take it out of the groups")
+        try:
+            generator.tunable_parameters(group)
+        except ValueError as error:
+            raise InputError(f"{setting}: {error}") from error
 
 
 def tuned_groups(

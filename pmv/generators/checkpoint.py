@@ -3,11 +3,13 @@ planes stand for.
 
 Read here are the training snapshots of EG3D and PanoHead (`.pkl`, the generator wrapped by the persistence decorator,
 below `G_ema` or bare), and what is saved of tuned generators: whole modules and state dicts written by `torch.save`
-(PTI, EG3D-projector), and PanoHead's tuned `.pkl`. `pmv.generators.torch_files` reads the file; nothing in it is
-executed.
+(PTI, EG3D-projector), and PanoHead's tuned `.pkl`; also state dicts whose names carry a prefix, that lie below other
+names or beside other networks, with stray numbers among them, as training and encoder code saves them.
+`pmv.generators.torch_files` reads the file; nothing in it is executed.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,18 @@ from pmv.errors import CheckpointError, shown
 from pmv.generators.pickles import Record, TensorRef, refuse
 from pmv.generators.torch_files import open_pickle
 
+log = logging.getLogger("pmv")
+
 SUFFIXES = (".pkl", ".pt", ".pth")
-_PLACES = ("G_ema", "G", "generator", "state_dict", "model")
-"""Where files keep a generator, the best first."""
+_PLACES = (
+    *("G_ema", "g_ema", "generator_ema", "params_ema", "ema", "G", "g", "netG", "generator", "decoder"),
+    *("state_dict", "model_state_dict", "model", "params", "net", "network", "module"),
+)
+"""Where files keep a generator, the best first; after these come all other names."""
+_ANCHOR = "backbone.synthesis.b4.const"
+"""A tensor that every generator has, whose name tells what stands in front of all names."""
+_MOST_PLACES, _DEEPEST = 200, 4
+"""Dictionaries and modules of a file that are looked at, and how deep in one another."""
 _MAX_ENTRIES = 200_000
 """Modules, their parameters and their buffers, None among them; official generators have some 3000."""
 _MAX_NAME = 500
@@ -59,10 +70,10 @@ def read_checkpoint(path: Path, only: tuple[str, ...] | None = None) -> Official
         CheckpointError: missing, damaged, hostile, or holding no generator.
     """
     with open_pickle(path) as pickled:
-        found = _generator(pickled.content)
+        found = _generator(pickled.content, path)
         if found is None:
             raise CheckpointError(f"{path}: holds no generator (neither G_ema nor a state dict)")
-        refs = _tensors(found) if isinstance(found, Record) else _state_dict(found)
+        refs = _tensors(found) if isinstance(found, Record) else found
         if not refs:
             raise CheckpointError(f"{path}: its generator holds no tensors")
         if sum(ref.storage.size * ref.dtype.itemsize for ref in refs.values()) > 2 * path.stat().st_size:
@@ -85,29 +96,63 @@ def _is_module(value: object) -> bool:
     return isinstance(value, Record) and ("_parameters" in value.state or "_modules" in value.state)
 
 
-def _is_state_dict(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and bool(value)
-        and all(isinstance(name, str) and isinstance(tensor, TensorRef) for name, tensor in value.items())
-    )
+def _floats(value: object) -> dict[str, TensorRef]:
+    """The tensors by name of a saved state dict; steps, versions and counters beside them are no weights."""
+    if not isinstance(value, dict):
+        return {}
+    tensors = ((name, ref) for name, ref in value.items() if isinstance(name, str) and isinstance(ref, TensorRef))
+    return {name: ref for name, ref in tensors if ref.dtype.is_floating_point or ref.dtype.is_complex}
 
 
-def _generator(content: object) -> Record | dict[str, TensorRef] | None:
-    """The module or state dict of the generator within a file's content."""
-    places = [content]
-    if isinstance(content, dict):
-        places += [content[place] for place in _PLACES if place in content]
-    for value in places:
-        if _is_module(value) or _is_state_dict(value):
-            return value  # pyright: ignore[reportReturnType]
-    return None
+def _generator(content: object, path: Path) -> Record | dict[str, TensorRef] | None:
+    """The module or state dict of the generator within a file's content: the first, as `_PLACES` has them, that holds
+    one; else the first that may be one of a shape that nobody knows.
+
+    Raises:
+        CheckpointError: several generators stand side by side in one state dict.
+    """
+    unknown = None
+    for value in _within(content):
+        names = _tensors(value) if isinstance(value, Record) else _floats(value)
+        prefixes = [name.removesuffix(_ANCHOR) for name in names if f".{name}".endswith(f".{_ANCHOR}")]
+        if prefixes:
+            return value if isinstance(value, Record) else _without_prefix(names, prefixes, path)
+        if unknown is None and names:
+            unknown = value if isinstance(value, Record) else names
+    return unknown
 
 
-def _state_dict(found: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
-    """A saved state dict; of a data-parallel module, without the prefix that this adds."""
-    prefix = "module." if all(name.startswith("module.") for name in found) else ""
-    return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+def _within(content: object) -> Iterator[object]:
+    """A file's content, and the modules and dictionaries in it, nearer and better places first."""
+    level, left = [content], _MOST_PLACES
+    for _ in range(_DEEPEST):
+        below: list[object] = []
+        for value in level:
+            left -= 1
+            if left < 0:
+                return
+            if _is_module(value):
+                yield value
+            elif isinstance(value, dict):
+                yield value
+                known = [value[place] for place in _PLACES if place in value]
+                below += known + [item for name, item in value.items() if name not in _PLACES]
+        level = [value for value in below if isinstance(value, dict) or _is_module(value)]
+
+
+def _without_prefix(refs: Mapping[str, TensorRef], prefixes: Sequence[str], path: Path) -> dict[str, TensorRef]:
+    """The state dict of the generator whose names carry one of the prefixes, without it."""
+    if len(prefixes) > 1:
+        best = [prefix for place in _PLACES for prefix in prefixes if place in prefix.split(".")]
+        if not best:
+            raise CheckpointError(
+                f"{path}: holds the generators {', '.join(map(shown, prefixes[:4]))}; save one of them alone"
+            )
+        prefixes = best
+    prefix = prefixes[0]
+    if prefix:
+        log.info("%s: its generator is what is called %s… in it", path, shown(prefix))
+    return {name.removeprefix(prefix): ref for name, ref in refs.items() if name.startswith(prefix)}
 
 
 def _tensors(module: Record) -> dict[str, TensorRef]:

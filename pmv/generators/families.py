@@ -82,6 +82,8 @@ def build_generator(
         CheckpointError: of no family, of other numbers than it says, or asking for what is not supported.
         InputError: `plane_convention` is none that there is.
     """
+    if checkpoint.init_kwargs is None:
+        _check_names(checkpoint.state, source)
     name = family_of(checkpoint.state)
     family = FAMILIES[name]
     if checkpoint.init_kwargs is not None:
@@ -95,6 +97,7 @@ def build_generator(
     else:
         config = like
     said = _said_convention(checkpoint, source)
+    check_weights(checkpoint.state, source)
     try:
         generator = assemble(replace(config, plane_convention=said) if said else config, checkpoint.state, source)
     except CheckpointError as error:
@@ -303,3 +306,32 @@ def assemble(config: EG3DConfig, state: Mapping[str, Tensor], source: str) -> EG
             raise CheckpointError(f"{source}: {key} is not the (1,3,3,1) filter that this implementation has built in")
     generator.load_state_dict({key: tensor.float().contiguous() for key, tensor in state.items()}, assign=True)
     return generator.eval().requires_grad_(False)
+
+
+def _check_names(state: Mapping[str, Tensor], source: str) -> None:
+    """CheckpointError where the tensors are called as those of no generator: advice on shapes would lead astray."""
+    if any(key.startswith("backbone.") for key in state):
+        return
+    heads = sorted({key.split(".")[0] for key in state})
+    some = ", ".join(shown(head, 40) for head in heads[:3]) + (" …" if len(heads) > 3 else "")
+    raise CheckpointError(
+        f"{source}: holds no generator: the names of its tensors begin with {some}, those of a generator with "
+        "backbone, superresolution and decoder; save the generator's own state dict"
+    )
+
+
+def check_weights(state: Mapping[str, Tensor], source: str) -> None:
+    """Whether all weights are finite real numbers in single precision.
+
+    Raises:
+        CheckpointError: one is not; the message names the tensor.
+    """
+    for key, tensor in state.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{source}: {shown(key)} is of type {tensor.dtype}, as no generator's weights are")
+        wrong = tensor.numel() - int(torch.isfinite(tensor.float()).sum())
+        if wrong:
+            raise CheckpointError(
+                f"{source}: {shown(key)} has {wrong} of {tensor.numel()} numbers that are NaN or infinite: its "
+                "training broke down, or it is damaged; take an earlier one"
+            )

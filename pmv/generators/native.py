@@ -16,7 +16,7 @@ from pmv.errors import CheckpointError, InputError, shown
 from pmv.files.artifacts import atomic_path, check_header_length, file_hash, read_json, write_json
 from pmv.files.reading import parse_json, read_text
 from pmv.generators.eg3d import EG3DConfig, EG3DGenerator
-from pmv.generators.families import FAMILIES, assemble, check_config
+from pmv.generators.families import FAMILIES, assemble, check_config, check_weights
 
 FORMAT = 1
 _OWN = ("format", "family", "config", "parameters", "sha256")
@@ -149,4 +149,5 @@ def read_native(path: Path) -> EG3DGenerator:
         raise CheckpointError(str(error)) from error
     except Exception as error:  # SafetensorError, and what PyTorch makes of types that it does not have
         raise CheckpointError(f"{path}: damaged checkpoint ({type(error).__name__}: {shown(str(error))})") from error
+    check_weights(state, str(path))
     return assemble(config, state, str(path))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pmv.errors import InputError
+from pmv.geometry.camera_doubt import camera_doubt
 from pmv.geometry.camera_io import read_cameras, write_cameras
 
 EG3D_FOCAL = 4.2647
@@ -224,36 +225,31 @@ class Camera:
         return torch.acos(cosine)
 
     def validate(self, source: str) -> "Camera":
-        """Raises InputError, naming `source`, unless the camera is finite, rigid and right-handed; returns itself."""
-        if not (torch.isfinite(self.cam2world).all() and torch.isfinite(self.intrinsics).all()):
-            raise InputError(
-                f"{source}: the camera contains NaN or infinity; write 16 finite cam2world numbers and 9 intrinsics"
-            )
-        rotation = self.cam2world[:, :3, :3].double()
-        identity = torch.eye(3, dtype=torch.float64, device=rotation.device)
-        if (rotation.transpose(1, 2) @ rotation - identity).abs().max() > 1e-2 or (
-            torch.linalg.det(rotation) < 0
-        ).any():
-            raise InputError(
-                f"{source}: cam2world has no proper rotation; it must be OpenCV camera-to-world, row by row"
-            )
-        if (self.intrinsics[:, 0, 0] <= 0).any() or (self.intrinsics[:, 1, 1] <= 0).any():
-            raise InputError(f"{source}: the focal length must be positive, in image widths (EG3D FFHQ: {EG3D_FOCAL})")
+        """Returns itself where its numbers can be a camera's whatever it looks at; see `camera_doubt`.
+
+        Raises:
+            InputError: they cannot; the message names `source` and what they look like.
+        """
+        doubt = camera_doubt(self.cam2world, self.intrinsics)
+        if doubt:
+            raise InputError(f"{source}: {doubt}")
         return self
 
     @classmethod
-    def load(cls, path: str | Path, image_name: str | None = None) -> "Camera":
+    def load(cls, path: str | Path, image_name: str | None = None, picture: tuple[int, int] | None = None) -> "Camera":
         """Cameras from an EG3D `dataset.json`, a `.npy` of 25 floats, a nerfstudio `transforms.json` or a COLMAP text
-        folder.
+        folder; docs/inputs.md lists the variants.
 
         Args:
             path: the file or folder.
-            image_name: pick the one camera of this image where the file lists several.
+            image_name: pick the one camera of this image where the file lists several; a whole path tells apart images
+                whose files are called alike.
+            picture: width and height in pixels of that image: a camera that says it is of another shape is refused.
 
         Raises:
-            InputError: missing, unreadable or invalid; the message names the file.
+            InputError: missing, unreadable, invalid or ambiguous; the message names the file.
         """
-        return cls(*read_cameras(Path(path), image_name)).validate(str(path))
+        return cls(*read_cameras(Path(path), image_name, picture)).validate(str(path))
 
     def save(self, path: str | Path, image_names: Sequence[str] | None = None, resolution: int = 512) -> None:
         """Writes the format that the name asks for: `transforms.json` (nerfstudio), any other `.json` (EG3D labels),

@@ -22,14 +22,18 @@ BLENDS: tuple[str, ...] = get_args(Blend)
 _SUPERSAMPLE = 4
 
 
+_WIDEST = 10.0
+"""Widths of an overlay beyond this many picture widths are a slip."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where and how an overlay is laid on the aligned picture.
 
     Attributes:
         at: its middle, (x, y) in fractions of the picture's width and height from the top left corner.
-        size: its width as a fraction of the picture's width, > 0; its height follows from its shape. On the surface it
-            is as wide as this where the surface faces the camera at the anchor's depth.
+        size: its width as a fraction of the picture's width, above 0, at most 10; its height follows from its shape. On
+            the surface it is as wide as this where the surface faces the camera at the anchor's depth.
         rotate: degrees, clockwise, as image editors count.
         blend: how its colours meet the picture's.
         opacity: in (0, 1].
@@ -50,7 +54,7 @@ class Placement:
                 f"the overlay's middle {x:g},{y:g} lies outside the picture; give fractions of its width and height "
                 "from the top left, such as 0.64,0.6"
             )
-        if not (0.0 < self.size and math.isfinite(self.size)):
+        if not 0.0 < self.size <= _WIDEST:
             raise InputError(
                 f"the overlay's size is {self.size:g}; give its width as a fraction of the picture's, such as 0.2"
             )

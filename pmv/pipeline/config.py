@@ -5,13 +5,14 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from pmv import data_path
 from pmv.errors import InputError, quoted, shown
 from pmv.files.reading import MOST_YAML, parse_yaml, read_text
+from pmv.pipeline.ranges import Length, Place, Range
 from pmv.pipeline.table import Stage
 
 _LARGEST = 2**53
@@ -38,7 +39,7 @@ class RunConfig:
 
     generator: str
     domain: str
-    seed: int
+    seed: Annotated[int, Range(0, 2**63 - 1)]
     device: Literal["auto", "cpu", "cuda"]
     perceptual: str
 
@@ -62,17 +63,17 @@ class GeneratorConfig:
             front.
     """
 
-    radius: float | None
-    pivot: tuple[float, float, float] | None
-    focal: float | None
-    near: float | None
-    far: float | None
-    background: float | None
+    radius: Length | None
+    pivot: tuple[Place, Place, Place] | None
+    focal: Annotated[float, Range(0, 100, above=True)] | None
+    near: Length | None
+    far: Length | None
+    background: Annotated[float, Range(-1, 1)] | None
     has_alpha: bool | None
     full_head: bool | None
     plane_convention: Literal["eg3d", "fixed", "panohead"] | None
-    conditioning_yaw: float
-    conditioning_pitch: float
+    conditioning_yaw: Annotated[float, Range(-360, 360)]
+    conditioning_pitch: Annotated[float, Range(-89, 89)]
 
 
 @dataclass(frozen=True)
@@ -140,14 +141,15 @@ def resolve(
         settings: "block.key=value" texts, which win over all layers; the value is read as YAML.
 
     Raises:
-        InputError: an unknown or missing key, or a value of a wrong type; an unknown key names the nearest that exists.
+        InputError: an unknown or missing key, or a value of a wrong type or beyond its range; an unknown key names the
+            nearest that exists.
     """
     classes: dict[str, Any] = {
         "run": RunConfig,
         "generator": GeneratorConfig,
         **{stage.name: stage.config for stage in table},
     }
-    hints = {name: get_type_hints(cls) for name, cls in classes.items()}
+    hints = {name: get_type_hints(cls, include_extras=True) for name, cls in classes.items()}
     values: dict[str, dict[str, Any]] = {name: {} for name in classes}
     for source, blocks in [*layers, *(_setting(text) for text in settings)]:
         for name, block in blocks.items():
@@ -201,10 +203,16 @@ def _nearest(called: str, hints: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the type `hint`, or InputError. Integers pass for floats; YAML's lists for tuples; nothing else is
-    bent.
+    """`value` as the type `hint` and within its ranges, or InputError. Integers pass for floats; YAML's lists for
+    tuples; nothing else is bent.
     """
     origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        result = _typed(value, args[0], where)
+        for limits in args[1:]:
+            if result not in limits:
+                raise InputError(f"{where} is {limits}, not {shown(result, 40)}")
+        return result
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:
             return None

@@ -53,6 +53,9 @@ class Runner:
         command: the command line, for ``run.json``.
         generator: a loaded generator instead of ``config.run.generator`` (for tests and library callers).
         stop: asked between the steps of a fit and between stages whether the run is to end.
+
+    Raises:
+        InputError: a stage cannot run with its config and this generator.
     """
 
     def __init__(
@@ -74,6 +77,8 @@ class Runner:
         if generator is None:
             generator = load_generator(config.run.generator, device=self.device)
         self.generator = with_settings(generator, plain(config.generator))
+        for stage in self.table:
+            stage.check(config.stages[stage.name], self.generator)
 
     @cached_property
     def generator_hash(self) -> str:

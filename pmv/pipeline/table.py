@@ -16,7 +16,8 @@ from pmv.errors import InputError
 
 @dataclass(frozen=True)
 class Stage:
-    """One row: the stage `name` is the module `module`, holding ``<Name>Inputs/Config/Outputs`` and ``run``."""
+    """One row: the stage `name` is the module `module`, holding ``<Name>Inputs/Config/Outputs`` and ``run``,
+    and perhaps ``check``."""
 
     number: int
     name: str
@@ -45,6 +46,18 @@ class Stage:
     @property
     def outputs(self) -> Any:
         return self._class("Outputs")
+
+    def check(self, config: Any, generator: Any) -> None:
+        """Whether the stage can run with this config and generator, before any other has run.
+
+        A module says what it cannot do in a function ``check(config, generator)``; without one it can always.
+
+        Raises:
+            InputError: it cannot.
+        """
+        check = getattr(self.code, "check", None)
+        if check is not None:
+            check(config, generator)
 
 
 class Sources(Protocol):

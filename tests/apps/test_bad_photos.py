@@ -90,7 +90,7 @@ LARGE = (
 )
 # name, how the camera is made, what the line says
 CAMERAS: list[tuple[str, Callable[[Path], object], str]] = [
-    ("nan.json", nan_camera, "contains NaN or infinity"),
+    ("nan.json", nan_camera, "make it a finite number"),
     ("garbage.json", lambda p: p.write_text("{"), "not a readable camera file"),
     ("short.json", lambda p: p.write_text('{"label": [1, 2, 3]}'), "not a readable camera file"),
     ("short.npy", lambda p: np.save(p, np.zeros(7)), "not a readable camera file"),

@@ -374,7 +374,7 @@ def test_help_of_every_command_is_quick():
         (["render", "run", "--out", "turn.mp4", "--yaw", "1", "--yaw", "2"], "an MP4 takes one --yaw"),
         (["render", "run", "--out", "turn.mp4", "--uncrop"], "--uncrop writes one view"),
         (["render", "run", "--out", "a.png", "--uncrop", "--yaw", "1", "--yaw", "2"], "--uncrop writes one view"),
-        (["fetch", "--from", "x.pkl"], "--from needs a NAME"),
+        (["fetch", "--from", "x.pkl"], "these need a NAME"),
         (["fetch", "--list", "x"], "--list takes neither NAME nor --from"),
         (["heads", "sheet", "--makehuman", ".", "--out", "s.png", "--seeds", "a"], "'a' is not a list such as 0,1,2"),
     ],

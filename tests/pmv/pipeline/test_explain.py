@@ -23,7 +23,8 @@ def test_base_yaml_says_what_the_dataclasses_say(write: bool):
 def test_comments_come_anew_and_values_stay():
     text = "# kept\n\nrun:\n  # wrong\n  seed: 7  # kept\n\n  device: cpu\n"
     assert explained(text, TABLE) == (
-        "# kept\n\nrun:\n  # seed of every random number that the run draws.\n  seed: 7  # kept\n\n"
+        "# kept\n\nrun:\n  # seed of every random number that the run draws. (from 0 to 9223372036854775807)\n"
+        "  seed: 7  # kept\n\n"
         '  # "cpu", "cuda", or "auto" (cuda where there is one).\n  device: cpu\n'
     )
 
