@@ -104,6 +104,8 @@ HEADS = [
             _head(lambda h, t: h.update(generator="\x1b[2J\u202e")),
             "neither a gen",
         ),
+        ("a generator of 4000 letters", _head(lambda h, t: h.update(generator="x" * 4000)), "neither a generator"),
+        ("a generator of a null", _head(lambda h, t: h.update(generator="\0")), "neither a generator"),
         ("a generator of half characters", _head(lambda h, t: h.update(generator="\ud800")), "neither a generator"),
         ("another generator's hash", _head(lambda h, t: h.update(generator_hash="0" * 64)), "not the generator"),
         ("kinds that are a list", _head(lambda h, t: h.update(kinds=[])), "damaged"),
@@ -219,6 +221,11 @@ CHECKPOINTS = [
             _said(head={"input_resolution": 4096, "channels": [10**6, 1], "up": [True, True]}),
             "no generator",
         ),
+        (
+            "a head of no channels",
+            _said(head={"input_resolution": 16, "channels": [0, -1], "up": [True, False]}),
+            _LINE,
+        ),
         ("a head that is a list", _said(head=[1, 2]), _LINE),
         ("a head with unknown entries", _said(head={"x": 1}), "damaged"),
         ("an unknown setting", _said(**{"\x1b[2J": 1}), "unknown generator setting"),
@@ -231,6 +238,7 @@ CHECKPOINTS = [
         ("bytes that are no text", _beside(b"\xff\xfe\xfd"), "no text in UTF-8"),
         ("eight megabytes", _beside(b" " * (8 << 20)), "such a file has at most"),
         ("a pipe", _pipe, "must lie beside it"),
+        ("a hole of a terabyte", lambda p: os.truncate(p.with_suffix(".json"), 1 << 40), "such a file has at most"),
     ]
 ]
 
@@ -309,6 +317,7 @@ WEIGHTS = [
             ),
             "another sha256",
         ),
+        ("a hole of a terabyte", lambda p: os.truncate(p, 1 << 40), "such a file has at most"),
         ("a folder", lambda p: (p.unlink(), p.mkdir()), "nor a checkpoint file"),
         ("a pipe", lambda p: (p.unlink(), os.mkfifo(p)), "nor a checkpoint file"),
         ("a device", lambda p: (p.unlink(), p.symlink_to("/dev/zero")), "nor a checkpoint file"),
