@@ -10,6 +10,7 @@ from typing import Any
 from pmv.errors import InputError, PhotoError, PmvError, disk_errors, shown
 from pmv.files.artifacts import check_no_link, file_hash, new_folder
 from pmv.files.manifest import manifest
+from pmv.files.reading import is_file
 from pmv.fitting.perceptual import NAMES as PERCEPTUAL
 from pmv.generators import load_generator
 from pmv.pipeline.config import Config, load_config
@@ -151,9 +152,9 @@ def _located(config: Config) -> Config:
     """The config with absolute paths to generator and perceptual network, so that the run can be resumed from another
     folder."""
     run = config.run
-    if run.generator not in manifest() and Path(run.generator).exists():
+    if run.generator not in manifest() and is_file(run.generator):
         run = replace(run, generator=str(Path(run.generator).resolve()))
-    if run.perceptual not in PERCEPTUAL and Path(run.perceptual).exists():
+    if run.perceptual not in PERCEPTUAL and is_file(run.perceptual):
         run = replace(run, perceptual=str(Path(run.perceptual).resolve()))
     return replace(config, run=run)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmv.errors import disk_errors
+from pmv.errors import InputError, disk_errors
 from pmv.files.artifacts import check_output
 from pmv.inversion import load_inversion
 from pmv.pictures.images import read_bytes, resize, write_png
@@ -18,6 +18,8 @@ from pmv.pipeline.packing import load_fields
 from pmv.stages.sources import run_sources
 from pmv.stages.table import TABLE
 
+_MOST_PIXELS = 4096
+"""Side of an aligned picture."""
 _EDGE = 0.4
 """Opacity below which a render's soft edge is left out."""
 
@@ -37,10 +39,11 @@ def uncrop_run(
     check_output(out)
     folder = RunFolder(run, TABLE)
     folder.require_run()
-    prepared = load_fields(folder.outputs(TABLE[TABLE.find("prepare")]), ["crop", "foreground", "valid"])
+    path = folder.outputs(TABLE[TABLE.find("prepare")])
+    cropped = _checked(Cropped(**load_fields(path, ["crop", "foreground", "valid"], follow=False)), path)
     photo = np.ascontiguousarray(read_bytes(run_sources(folder).photo)[0][0].permute(1, 2, 0).numpy())
     with disk_errors(out):
-        write_uncropped(run, out, photo, Cropped(**prepared), yaw_deg=yaw_deg, pitch_deg=pitch_deg, device=device)
+        write_uncropped(run, out, photo, cropped, yaw_deg=yaw_deg, pitch_deg=pitch_deg, device=device)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,21 @@ class Cropped:
     crop: Tensor
     foreground: Tensor
     valid: Tensor | None
+
+
+def _checked(cropped: Cropped, path: Path) -> Cropped:
+    """InputError unless what a run says of its crop can be one: the run may be somebody else's."""
+    crop, foreground, valid = cropped.crop, cropped.foreground, cropped.valid
+    is_crop = isinstance(crop, Tensor) and crop.shape == (2, 3) and bool(crop.isfinite().all())
+    if not is_crop or not 1e-6 < abs(float(torch.linalg.det(crop[:, :2].double()))) < 1e6:
+        raise InputError(f"{path}: damaged (its crop is none); make it again with --resume, --from prepare")
+    if not isinstance(foreground, Tensor):
+        raise InputError(f"{path}: damaged (without a foreground); make it again with --resume, --from prepare")
+    size = foreground.shape[-1] if foreground.ndim else 0
+    for mask in (foreground, valid):
+        if mask is not None and (mask.shape != (1, 1, size, size) or not 1 < size <= _MOST_PIXELS):
+            raise InputError(f"{path}: damaged (masks of another size); make it again with --resume, --from prepare")
+    return cropped
 
 
 @torch.no_grad()

@@ -23,6 +23,8 @@ from pmv.pictures.images import read_bytes, read_image, read_mask
 from pmv.pictures.overlay import Placement
 
 FILE = "edits.yaml"
+MOST_PICTURE = 2 << 30
+"""Bytes of a picture that a run keeps a copy of; one of 400 megapixels, not compressed at all, has fewer."""
 _MOST_EDITS = 1000
 _NUMBERS = ("at", "size", "rotate", "blend", "opacity", "follow_surface")
 
@@ -143,7 +145,7 @@ def save_edits(edits: Sequence[Edit], folder: Path) -> None:
 
 def _copy(path: Path, folder: Path, stem: str) -> str:
     name = stem + plain_suffix(path)
-    copy_file(path, folder / name)
+    copy_file(path, folder / name, MOST_PICTURE)
     return name
 
 
@@ -151,11 +153,6 @@ def plain_suffix(path: Path) -> str:
     """What the run's copy of a picture is called by: its suffix, if that is one."""
     suffix = path.suffix.lower()
     return suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ".image"
-
-
-def edit_files(folder: Path) -> list[Path]:
-    """What `save_edits` has written into a folder."""
-    return sorted(p for p in folder.glob("*") if p.name == FILE or p.name.startswith(("edit-", "overlay-")))
 
 
 def load_edits(folder: Path) -> list[Edit]:

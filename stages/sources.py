@@ -16,7 +16,7 @@ from pmv.files.reading import fitted
 from pmv.geometry.camera import Camera
 from pmv.pictures.images import read_bytes, read_mask
 from pmv.pipeline.folder import RunFolder
-from pmv.stages.edit_list import Edit, edit_files, load_edits, plain_suffix, save_edits
+from pmv.stages.edit_list import MOST_PICTURE, Edit, load_edits, plain_suffix, save_edits
 from pmv.stages.prepared import CROP, Prepared, find_photo, is_prepared_folder, read_prepared, save_prepared
 
 NAMES = ("photo", "photo_mask", "photo_camera", "photo_ood_mask", "photo_edits", "photo_prepared")
@@ -119,7 +119,7 @@ def write_sources(folder: RunFolder, sources: PhotoSources) -> None:
         for kind in _FILES:
             path: Path | None = getattr(sources, kind)
             if path is not None:
-                copy_file(path, temporary / (kind + plain_suffix(path)))
+                copy_file(path, temporary / (kind + plain_suffix(path)), MOST_PICTURE)
         camera = sources.read_camera()
         if camera is not None:
             camera.save(temporary / "camera.json", image_names=[sources.photo_name])
@@ -162,7 +162,8 @@ def update_sources(folder: RunFolder, **paths: Path | None) -> None:
 
 @contextmanager
 def changed_edits(folder: RunFolder, edits: Sequence[Edit], clear: bool = False) -> Iterator[None]:
-    """Put edits on top of the run's own, for good unless the block raises `PmvError`: then they are as before.
+    """Put edits on top of the run's own, for good unless the block raises `PmvError` or `OSError`: then they are as
+    before.
 
     Args:
         edits: what to add.
@@ -172,17 +173,13 @@ def changed_edits(folder: RunFolder, edits: Sequence[Edit], clear: bool = False)
     if not edits and not clear:
         yield
         return
-    before = {path: path.read_bytes() for path in map(_in_place, edit_files(folder.source))}
     aside = [(path, _set_aside(path)) for path in _dropped(folder.first) if path] if clear else []
     try:
-        given = _given(folder.source, with_edits=not clear)
-        write_sources(folder, replace(given, edits=given.edits + tuple(edits)))
-        yield
-    except PmvError:
-        for path in edit_files(folder.source):
-            path.unlink()
-        for path, content in before.items():
-            path.write_bytes(content)
+        with folder.restoring_source(PmvError, OSError):
+            given = _given(folder.source, with_edits=not clear)
+            write_sources(folder, replace(given, edits=given.edits + tuple(edits)))
+            yield
+    except (PmvError, OSError):
         for path, other in aside:
             other.rename(path)
         raise
@@ -207,9 +204,11 @@ class _Names(TypedDict):
 
 
 def _in_place(path: Path) -> Path:
-    """A file found in a run; InputError where it is a link, which could lead to any picture of the user's."""
+    """A file found in a run; InputError where it is none, or a link, which could lead to any picture of the user's."""
     if path.is_symlink():
         raise InputError(f"{path}: is a link, and pmv follows none within a run; put the file itself there")
+    if not path.is_file():
+        raise InputError(f"{path}: is no file; put one there")
     return path
 
 

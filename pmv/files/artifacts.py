@@ -19,6 +19,9 @@ from torch import Tensor
 from pmv.errors import InputError, PmvError, disk_errors
 from pmv.files.reading import MOST_JSON, open_regular, parse_json, read_text
 
+MOST_BYTES = 8 << 30
+"""Bytes of any file that pmv reads whole; the largest checkpoints, with all that training needs, have some one and a
+half billion."""
 _MOST_HEADER = 16 << 20
 """Bytes of a safetensors header; that of a run has some hundred thousand, the library's own limit is six times this."""
 # safetensors writes several header entries in random order; one entry keeps equal content equal in bytes
@@ -85,6 +88,16 @@ def check_output(path: Path) -> None:
         handle, name = tempfile.mkstemp(prefix=".pmv.", suffix=".part", dir=path.parent)
         os.close(handle)
         os.unlink(name)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file, or a link itself, a second name; where the disk knows none, a copy."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS):
+            raise
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 @contextmanager
@@ -173,19 +186,20 @@ def read_json(path: str | Path, follow: bool = True) -> Any:
     return parse_json(read_text(path, MOST_JSON, follow), path)
 
 
-def copy_file(source: str | Path, target: str | Path) -> None:
-    """Copy a file's bytes atomically; InputError where `source` is none."""
-    with atomic_path(target) as temporary, open_regular(source) as file, open(temporary, "wb") as copy:
+def copy_file(source: str | Path, target: str | Path, most: int | None = None) -> None:
+    """Copy a file's bytes atomically; InputError where `source` is none, or longer than `most` bytes."""
+    with atomic_path(target) as temporary, open_regular(source, most) as file, open(temporary, "wb") as copy:
         shutil.copyfileobj(file, copy, 1 << 20)
 
 
 def file_hash(path: str | Path, follow: bool = True) -> str:
-    """SHA-256 of a file's bytes, hexadecimal; InputError where it is none.
+    """SHA-256 of a file's bytes, hexadecimal; InputError where it is none, or longer than any that pmv reads: a hole
+    of a terabyte takes no room on the disk.
 
     Args:
         follow: see `pmv.files.reading.open_regular`.
     """
-    with open_regular(path, follow=follow) as file:
+    with open_regular(path, MOST_BYTES, follow) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -257,7 +271,7 @@ def open_tensors(path: str | Path, device: str | torch.device = "cpu", follow: b
 def check_header_length(path: str | Path, follow: bool = True) -> None:
     """InputError unless a file is one, and no longer at its head than any that holds tensors: the library that reads it
     takes whatever the first bytes say."""
-    with open_regular(path, follow=follow) as file:
+    with open_regular(path, MOST_BYTES, follow) as file:
         if int.from_bytes(file.read(8), "little") > _MOST_HEADER:
             raise InputError(f"{path}: damaged, or not a safetensors file (its header has no end)")
 

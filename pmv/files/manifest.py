@@ -19,7 +19,7 @@ from platformdirs import user_cache_path
 from pmv import data_path
 from pmv.errors import AssetsError, InputError, PmvError, shown
 from pmv.files.artifacts import file_hash, read_json, write_json, write_text
-from pmv.files.reading import fitted
+from pmv.files.reading import fitted, is_file
 
 CACHE_VARIABLE = "PMV_CACHE"
 """Environment variable that names the cache folder."""
@@ -179,7 +179,7 @@ def recognise(checkpoint: str | Path, cache: str | Path | None = None) -> Entry 
     if str(checkpoint) in manifest():
         return manifest()[str(checkpoint)]
     path = Path(checkpoint)
-    if not path.is_file():
+    if not is_file(path):
         return None
     folder, size = cache_folder(cache), path.stat().st_size
     known: list[tuple[Entry, str]] = []

@@ -161,5 +161,13 @@ def is_plain_name(name: object) -> bool:
     )
 
 
+def is_file(name: str | Path) -> bool:
+    """Whether a name, which may have been read from a file, names one; False also for what no system takes."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def _reason(error: OSError | ValueError) -> str:
     return shown(getattr(error, "strerror", None) or str(error), 60)

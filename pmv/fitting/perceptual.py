@@ -24,8 +24,9 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-from pmv.errors import AssetsError, PmvError
+from pmv.errors import AssetsError, PmvError, quoted
 from pmv.files.artifacts import file_hash
+from pmv.files.reading import is_file
 from pmv.fitting.efficientnet import is_efficientnet, load_efficientnet
 from pmv.fitting.heads_features import load_heads_features
 from pmv.fitting.losses import masked_mean
@@ -80,8 +81,8 @@ def identity(name: str) -> str:
     path = Path(name)
     if path.suffix != ".safetensors":
         known = ", ".join(NAMES)
-        raise PmvError(f"unknown perceptual loss {name!r}: choose one of {known}, or a .safetensors file")
-    if not path.is_file():
+        raise PmvError(f"unknown perceptual loss {quoted(name)}: choose one of {known}, or a .safetensors file")
+    if not is_file(path):
         raise AssetsError(f"{path}: no such file; give the weights that pmv.training.perceptual wrote")
     return file_hash(path)
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 
 from pmv import data_path
-from pmv.errors import CheckpointError
+from pmv.errors import CheckpointError, shown
 from pmv.files.manifest import cached, manifest
+from pmv.files.reading import is_file
 from pmv.generators.base import Generator, GeneratorSpec, Render
 from pmv.generators.checkpoint import SUFFIXES, read_checkpoint
 from pmv.generators.eg3d import EG3DConfig, EG3DGenerator
@@ -50,10 +51,11 @@ def resolve_generator(name: str | Path) -> Path:
             raise CheckpointError(f"{name}: not here yet; run: pmv fetch {name}")
     else:
         path = Path(name)
-    if not path.is_file():
+    if not is_file(path):
         known = ", ".join(EMBEDDED)
         raise CheckpointError(
-            f"{name}: neither a generator's name ({known}, or see pmv fetch --list) nor a checkpoint file"
+            f"{shown(str(name), 500)}: neither a generator's name ({known}, or see pmv fetch --list) nor a checkpoint "
+            "file"
         )
     return path
 

@@ -206,6 +206,8 @@ _LIMITS = {
     "decoder_lr_multiplier": (1e-6, 1e3),
     "grid_depth": (1, 256),
     "input_resolution": (4, 4096),
+    "channels": (1, 65536),
+    "pivot": (-1e6, 1e6),
     "box": (1e-6, 1e6),
     "radius": (1e-6, 1e6),
     "focal": (1e-6, 1e6),
@@ -231,8 +233,8 @@ def check_config(config: EG3DConfig, source: str) -> None:
         for field in fields(holder):
             value = getattr(holder, field.name)
             least, most = _LIMITS.get(field.name, (-math.inf, math.inf))
-            number = value if isinstance(value, int | float) else least
-            if not _is_of(value, hints[field.name]) or not least <= number <= most:
+            numbers = [n for n in (value if isinstance(value, tuple) else [value]) if isinstance(n, int | float)]
+            if not _is_of(value, hints[field.name]) or not all(least <= number <= most for number in numbers):
                 raise CheckpointError(f"{source}: {field.name} = {shown(value, 40)} is that of no generator")
     if isinstance(config.head, str) and config.head not in HEADS:
         raise CheckpointError(f"{source}: head = {shown(config.head, 40)} is that of no generator")
@@ -287,6 +289,10 @@ def assemble(config: EG3DConfig, state: Mapping[str, Tensor], source: str) -> EG
             generator = family.generator(config)
         except CheckpointError as error:
             raise CheckpointError(f"{source}: {error}") from error
+        except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError) as error:
+            raise CheckpointError(
+                f"{source}: its numbers are those of no generator ({type(error).__name__})"
+            ) from error
     expected = generator.state_dict()
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or extra:

@@ -14,12 +14,13 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
 from pmv.errors import BusyError, InputError, shown
-from pmv.files.artifacts import file_hash, fsync_folder, read_json, write_json, write_text
+from pmv.files.artifacts import file_hash, fsync_folder, link_or_copy, read_json, write_json, write_text
 from pmv.files.locks import Taken, held, open_own
 from pmv.pipeline.config import read_yaml
 from pmv.pipeline.packing import Packed, save_packed
@@ -31,6 +32,7 @@ SOURCE = "source"
 RECORD = "stage.json"
 CONFIG = "config.yaml"
 LOCK = ".lock"
+_BEFORE = f".tmp-{SOURCE}-before"
 _FILES = (CONFIG, "run.json", "report.html", "log.txt", LOCK)
 
 log = logging.getLogger("pmv")
@@ -152,6 +154,7 @@ class RunFolder:
             elif os.path.lexists(old):
                 old.rename(target)
             _remove(self / f".tmp-{name}")
+        _remove(self / _BEFORE)
         for name in (*_FILES, *(product.file for product in self.table.products)):
             for part in self.path.glob(f".{name}.*.part"):
                 _remove(part)
@@ -203,6 +206,25 @@ class RunFolder:
         yield temporary
         self._swap_in(temporary, self.source)
 
+    @contextmanager
+    def restoring_source(self, *errors: type[Exception]) -> Iterator[None]:
+        """If the block raises one of these, ``source/`` is as it was before. Takes no room, so a full disk is no
+        hindrance."""
+        before = self / _BEFORE
+        _remove(before)
+        before.mkdir()
+        try:
+            for path in self.source.iterdir():
+                if _is_file_or_link(path):
+                    link_or_copy(path, before / path.name)
+            try:
+                yield
+            except errors:
+                self._swap_in(before, self.source)
+                raise
+        finally:
+            _remove(before)
+
     # --- stages
 
     def read_record(self, stage: Stage) -> StageRecord:
@@ -216,7 +238,10 @@ class RunFolder:
         known = self._records.get(stage.name)
         if known is None or known[0] != key:  # the report asks for all of them at every change
             try:
-                known = (key, checked_record(read_json(path, follow=False), stage.name, path))
+                record = checked_record(read_json(path, follow=False), stage.name, path)
+                if record["outputs"].keys() != {field.name for field in fields(stage.outputs)}:
+                    raise InputError(f"{path}: damaged (it lists other outputs than the stage's)")
+                known = (key, record)
             except InputError as error:
                 known = (key, error)
             self._records[stage.name] = known
@@ -279,7 +304,7 @@ class RunFolder:
             return
         for path in users:
             if not os.path.lexists(temporary / path.name):
-                shutil.copy2(path, temporary / path.name, follow_symlinks=False)
+                link_or_copy(path, temporary / path.name)
 
     def write_config(self, text: str) -> None:
         write_text(self / CONFIG, text)

@@ -1,7 +1,11 @@
 """Two processes that start at once in one new folder: never two successes with different photos, never a lost photo."""
 
 import multiprocessing
+import random
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from pmv.apps.invert import Request, invert
 from pmv.errors import PmvError
 from pmv.files.artifacts import file_hash, read_json
 from pmv.generators import EG3DGenerator
+from pmv.stages.sources import PhotoSources
 
 _SETTINGS = (
     "prepare.search_yaw_steps=1",
@@ -38,15 +43,31 @@ def photos(tmp_path: Path, tiny_generator: EG3DGenerator) -> list[Path]:
     return found
 
 
-def pair(photos: list[Path], out: Path, generator: EG3DGenerator) -> list[str]:
-    """Start both in processes of their own; returns what each came to: "done", or its line."""
+def pair(photos: list[Path], out: Path, generator: EG3DGenerator, seed: int) -> list[str]:
+    """Start both in processes of their own; returns what each came to: "done", or its line.
+
+    Both have found the folder free before either of them makes it; then the one is later than the other by a random
+    time, up to that of its whole run.
+    """
     context = multiprocessing.get_context("fork")
     together, results = context.Barrier(2), context.SimpleQueue()
+    delay = random.Random(seed).uniform(0, 1.5)
 
     def work(number: int) -> None:
         photo = photos[number]
         request = Request(settings=_SETTINGS, until="prepare", mask=photo.with_name(f"{photo.stem}_mask.png"))
         together.wait()
+        read = PhotoSources.read
+
+        def read_late(sources: PhotoSources) -> Any:
+            values = read(sources)
+            if not late.is_set():
+                together.wait()
+                late.set()
+                time.sleep(delay if number == seed % 2 else 0)
+            return values
+
+        late, PhotoSources.read = threading.Event(), read_late  # pyright: ignore[reportAttributeAccessIssue]
         try:
             invert(request, photo, out, generator=generator)
             results.put((number, "done"))
@@ -80,7 +101,7 @@ def test_one_of_two_with_different_photos_wins(
 ):
     for number in range(pairs):
         out = tmp_path / "new" / str(number)
-        check(photos, out, pair(photos, out, tiny_generator))
+        check(photos, out, pair(photos, out, tiny_generator, number))
 
 
 def test_whoever_fails_alone_clears_its_own_folder_only(
@@ -90,7 +111,7 @@ def test_whoever_fails_alone_clears_its_own_folder_only(
     Image.new("RGB", (40, 30)).save(photos[1])
     for number in range(2):
         out = tmp_path / "new" / str(number)
-        told = pair(photos, out, tiny_generator)
+        told = pair(photos, out, tiny_generator, number)
         assert told[1] != "done" and "Error:" not in told[1]
         if told[0] == "done":
             assert file_hash(out / "source" / "photo.png") == file_hash(photos[0])

@@ -22,6 +22,8 @@ import pytest
 from pmv.apps.attributes import edit_run
 from pmv.apps.invert import Request, invert
 from pmv.apps.prepare_folder import PrepareRequest, prepare
+from pmv.apps.render import write_sheet, write_turn
+from pmv.apps.uncrop import uncrop_run
 from pmv.errors import PmvError
 from pmv.files.artifacts import file_hash, read_json
 from pmv.generators.convert import convert_checkpoint
@@ -197,6 +199,9 @@ def test_a_place_that_cannot_be_written(world: World, tmp_path: Path, monkeypatc
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
         asked = {
             **{name: partial(run, place / "out") for name, run in commands.all.items()},
+            "render": lambda: write_sheet(place / "run", place / "view.png", [0.0], 0.0),
+            "film": lambda: write_turn(place / "run", place / "turn.mp4", 0.0, 0.0, 10.0, 2),
+            "uncrop": lambda: uncrop_run(place / "run", place / "photo.png"),
             "resume": lambda: invert(Request(), resume=place / "run"),
             "again": lambda: invert(commands.request, commands.photo, place / "run"),
         }

@@ -31,7 +31,7 @@ def check(row: Row, outcome: Outcome, folder: Path) -> None:
     else:
         assert outcome.code == 0 and row.warns in outcome.error, outcome
     for log in folder.rglob("log.txt"):
-        if not log.is_symlink() and log.is_file():
+        if not log.is_symlink() and log.is_file() and log.stat().st_size < 1 << 20:
             written = [line for line in log.read_text("utf-8").splitlines() if not line.startswith((" ", "Traceback"))]
             assert all(line.isprintable() for line in written), written
             assert not any(line.startswith("2026 INFO all is well") for line in written), written

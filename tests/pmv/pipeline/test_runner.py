@@ -14,14 +14,15 @@ import torch
 from PIL import Image
 
 from pmv.errors import InputError, PmvError, Stopped
-from pmv.files.artifacts import file_hash, write_json
+from pmv.files.artifacts import SEAL, file_hash, load_tensors, read_header, save_tensors, write_json
 from pmv.fitting.heads_features import FeatureShape, HeadsFeatures, save_heads_features
 from pmv.pipeline.config import GeneratorConfig, RunConfig, load_config, plain, preset_names, read_yaml, resolve
 from pmv.pipeline.folder import RunFolder
 from pmv.pipeline.hashes import stage_seed
 from pmv.pipeline.runner import Runner
 from pmv.pipeline.table import Product
-from pmv.stages.sources import PhotoSources, update_sources, write_sources
+from pmv.stages.edit_list import Edit
+from pmv.stages.sources import PhotoSources, changed_edits, update_sources, write_sources
 from pmv.stages.table import TABLE
 from tests.pmv.pipeline import fakes
 
@@ -399,3 +400,72 @@ def test_numbers_are_read_kindly_and_presets_strictly(tmp_path: Path):
             load_config(TABLE, [str(tmp_path / "mine.yaml")])
     with pytest.raises(InputError, match=r"lacks run\.generator"):
         resolve(TABLE, [("nothing", {})])
+
+
+# --- what others may have done to a run
+
+
+def test_a_damaged_result_is_written_again(run: Path):
+    fakes.run(run)
+    before = outputs(run)
+    path = run / "inversion.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert outputs(run) != before
+    assert fakes.run(run) == []
+    assert outputs(run) == before
+
+
+def test_a_result_without_a_seal_is_written_again_with_one(run: Path):
+    fakes.run(run)
+    before, path = outputs(run), run / "inversion.safetensors"
+    header, tensors = read_header(path), load_tensors(path)
+    header.pop(SEAL)
+    save_tensors(path, tensors, header)
+    assert fakes.run(run) == [] and outputs(run) == before
+
+
+def test_a_stage_that_was_moved_and_linked_goes_on(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    fakes.run(run)
+    before, disk = outputs(run), tmp_path / "disk"
+    disk.mkdir()
+    (run / "02_fit").rename(disk / "02_fit")
+    (run / "02_fit").symlink_to(disk / "02_fit")
+    (disk / "02_fit" / "notes.txt").write_text("mine")
+    assert fakes.run(run) == [] and (run / "02_fit").is_symlink()
+    there = {path.name: file_hash(path) for path in (disk / "02_fit").iterdir()}
+    with caplog.at_level("WARNING"):
+        assert fakes.run(run, first="fit", until="fit") == ["fit"]
+    assert "was a link and is a folder of the run now" in caplog.text and "notes.txt" in caplog.text
+    assert not (run / "02_fit").is_symlink() and outputs(run) == before
+    assert {path.name: file_hash(path) for path in (disk / "02_fit").iterdir()} == there
+
+
+def test_a_link_to_something_else_than_the_stage_is_refused(run: Path):
+    fakes.run(run)
+    (run / "02_fit").rename(run / "03_kept")
+    (run / "02_fit").symlink_to(run / "03_tune")
+    with pytest.raises(InputError, match="something else than the stage's own folder"):
+        fakes.run(run)
+
+
+def test_files_and_links_of_the_user_survive_a_stage_that_runs_again(run: Path, tmp_path: Path):
+    fakes.run(run)
+    (run / "02_fit" / "notes.txt").write_text("mine")
+    (run / "02_fit" / "link").symlink_to(tmp_path / "anywhere")
+    fakes.run(run, first="fit")
+    assert (run / "02_fit" / "notes.txt").read_text() == "mine"
+    assert (run / "02_fit" / "link").readlink() == tmp_path / "anywhere"
+
+
+def test_edits_are_as_before_where_the_disk_is_full(run: Path, photo: Path):
+    folder = RunFolder(run, fakes.TABLE)
+    with changed_edits(folder, [Edit(photo)]):
+        pass
+    before = {path.name: path.read_bytes() for path in folder.source.iterdir()}
+    for clear in (False, True):
+        with pytest.raises(OSError, match="full"), changed_edits(folder, [Edit(photo, name="more")], clear):
+            raise OSError(28, "full")
+        assert {path.name: path.read_bytes() for path in folder.source.iterdir()} == before
+    assert not list(run.glob(".tmp-*"))

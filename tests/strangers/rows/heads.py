@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from pmv.files.artifacts import sealed
+from pmv.files.artifacts import file_hash, sealed
+from pmv.fitting.heads_features import FeatureShape, HeadsFeatures, save_heads_features
 from pmv.generators.directions import FILE_NAME
 from tests.strangers.rows.base import Make, Row
 from tests.strangers.world import World, change_json, change_tensors
@@ -104,6 +105,8 @@ HEADS = [
             _head(lambda h, t: h.update(generator="\x1b[2J\u202e")),
             "neither a gen",
         ),
+        ("a generator of 4000 letters", _head(lambda h, t: h.update(generator="x" * 4000)), "neither a generator"),
+        ("a generator of a null", _head(lambda h, t: h.update(generator="\0")), "neither a generator"),
         ("a generator of half characters", _head(lambda h, t: h.update(generator="\ud800")), "neither a generator"),
         ("another generator's hash", _head(lambda h, t: h.update(generator_hash="0" * 64)), "not the generator"),
         ("kinds that are a list", _head(lambda h, t: h.update(kinds=[])), "damaged"),
@@ -219,6 +222,11 @@ CHECKPOINTS = [
             _said(head={"input_resolution": 4096, "channels": [10**6, 1], "up": [True, True]}),
             "no generator",
         ),
+        (
+            "a head of no channels",
+            _said(head={"input_resolution": 16, "channels": [0, -1], "up": [True, False]}),
+            _LINE,
+        ),
         ("a head that is a list", _said(head=[1, 2]), _LINE),
         ("a head with unknown entries", _said(head={"x": 1}), "damaged"),
         ("an unknown setting", _said(**{"\x1b[2J": 1}), "unknown generator setting"),
@@ -231,6 +239,7 @@ CHECKPOINTS = [
         ("bytes that are no text", _beside(b"\xff\xfe\xfd"), "no text in UTF-8"),
         ("eight megabytes", _beside(b" " * (8 << 20)), "such a file has at most"),
         ("a pipe", _pipe, "must lie beside it"),
+        ("a hole of a terabyte", lambda p: os.truncate(p.with_suffix(".json"), 1 << 40), "such a file has at most"),
     ]
 ]
 
@@ -309,6 +318,7 @@ WEIGHTS = [
             ),
             "another sha256",
         ),
+        ("a hole of a terabyte", lambda p: os.truncate(p, 1 << 40), "such a file has at most"),
         ("a folder", lambda p: (p.unlink(), p.mkdir()), "nor a checkpoint file"),
         ("a pipe", lambda p: (p.unlink(), os.mkfifo(p)), "nor a checkpoint file"),
         ("a device", lambda p: (p.unlink(), p.symlink_to("/dev/zero")), "nor a checkpoint file"),
@@ -452,4 +462,79 @@ REFERENCES = [
     ]
 ]
 
-ROWS = [*HEADS, *CHECKPOINTS, *WEIGHTS, *DIRECTIONS, *REFERENCES]
+
+def _prepared(change: Change) -> Make:
+    """A run whose head is put back into its photo, by a crop that was spoilt."""
+
+    def make(world: World, row: Path) -> list[str | bytes]:
+        change_tensors(world.copy_run(row) / "00_prepare" / "outputs.safetensors", change)
+        return ["render", "run", "--uncrop", "--out", "photo.png"]
+
+    return make
+
+
+CROPS = [
+    Row("crop of a run", what, _prepared(change), says)
+    for what, change, says in [
+        ("no numbers", lambda h, t: t.update(crop=t["crop"] * _NAN), "its crop is none"),
+        ("zeros", lambda h, t: t.update(crop=t["crop"] * 0), "its crop is none"),
+        ("1e30 times as large", lambda h, t: t.update(crop=t["crop"].double() * 1e30), "its crop is none"),
+        ("another shape", lambda h, t: t.update(crop=t["crop"][:1].clone()), "its crop is none"),
+        ("nothing", lambda h, t: h["kinds"].update(crop="none"), "its crop is none"),
+        ("a camera", lambda h, t: h["kinds"].update(crop="camera"), "holds no crop"),
+        ("complex numbers", lambda h, t: t.update(crop=t["crop"].to(torch.complex64)), "of the type"),
+        ("no foreground", lambda h, t: h["kinds"].update(foreground="none"), "without a foreground"),
+        ("a foreground of 5000²", lambda h, t: t.update(foreground=torch.zeros(1, 1, 5000, 5000)), "another size"),
+        ("a foreground without dimensions", lambda h, t: t.update(foreground=torch.zeros(())), "another size"),
+        ("a foreground of nothing", lambda h, t: t.update(foreground=torch.zeros(1, 1, 0, 0)), "another size"),
+        ("far away", lambda h, t: t.update(crop=t["crop"] + t["crop"].new_tensor([0, 0, 1e6])), ""),
+    ]
+]
+
+
+def _perceptual(change: Change | None, beside: bytes | None = None, data: bytes | None = None) -> Make:
+    """A new run that measures by a network of somebody else's."""
+
+    def make(world: World, row: Path) -> list[str | bytes]:
+        path = row / "features.safetensors"
+        torch.manual_seed(0)
+        save_heads_features(HeadsFeatures(FeatureShape((3, 4), 2)), path, {})
+        if change is not None:
+            change_tensors(path, change)
+        if data is not None:
+            path.write_bytes(data)
+        path.with_suffix(".json").write_bytes(beside or json.dumps({"sha256": file_hash(path)}).encode())
+        command = world.new(row)
+        command[command.index("prepare", command.index("--until"))] = "latent"
+        return [*command, "--set", "run.perceptual=features.safetensors"]
+
+    return make
+
+
+def _all(value: torch.Tensor) -> Change:
+    return lambda h, t: t.update(dict.fromkeys(t, value))
+
+
+_OTHER = "no weights of the heads' perceptual network"
+NETWORKS = [
+    Row("perceptual network", what, make, says)
+    for what, make, says in [
+        ("an honest one", _perceptual(None), ""),
+        ("another hash", _perceptual(None, b'{"sha256": "0"}'), "not the file that"),
+        ("a hash that is a list", _perceptual(None, b'{"sha256": []}'), "not the file that"),
+        ("a list beside it", _perceptual(None, b"[]"), "missing or damaged"),
+        ("nested lists beside it", _perceptual(None, b"[" * 99_999), "missing or damaged"),
+        ("no tensors", _perceptual(lambda h, t: t.clear()), _OTHER),
+        ("a tensor less", _perceptual(lambda h, t: t.popitem() and None), _OTHER),
+        ("a tensor more", _perceptual(lambda h, t: t.update({"\x1b[2J": torch.ones(1)})), _OTHER),
+        ("other shapes", _perceptual(_all(torch.ones(2, 2))), _OTHER),
+        ("no dimensions", _perceptual(_all(torch.ones(()))), _OTHER),
+        ("a thousand million channels of nothing", _perceptual(_all(torch.zeros(10**9, 0, 3, 3))), _OTHER),
+        ("levels of numbers", _perceptual(lambda h, t: h.update(levels=[1, 2])), "EfficientNet"),
+        ("levels that are a number", _perceptual(lambda h, t: h.update(levels=7)), "EfficientNet"),
+        ("100 000 levels", _perceptual(lambda h, t: h.update(levels=["stem"] * 100_000)), "EfficientNet"),
+        ("zeros", _perceptual(None, data=bytes(1000)), _OTHER),
+    ]
+]
+
+ROWS = [*HEADS, *CHECKPOINTS, *WEIGHTS, *DIRECTIONS, *REFERENCES, *CROPS, *NETWORKS]

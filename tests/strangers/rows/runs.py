@@ -164,6 +164,36 @@ def _raw(name: str, data: bytes) -> Make:
 
 SCRIPT = "<script>alert(1)</script>"
 
+
+def _hole(name: str, *more: str) -> Make:
+    """A file of a terabyte that takes no room."""
+
+    def spoil(run: Path, world: World) -> None:
+        with open(run / name, "wb") as file:
+            file.truncate(1 << 40)
+
+    return _in_run(spoil, *more)
+
+
+_PLACE = "a hole of a terabyte in a run"
+HOLES = [
+    Row(_PLACE, what, _hole(name, *more), says, warns)
+    for what, name, says, warns, *more in [
+        ("outputs.safetensors", f"{STAGE}/outputs.safetensors", "", "altered or damaged"),
+        ("stage.json", f"{STAGE}/stage.json", "", "such a file has at most"),
+        ("inversion.safetensors", "inversion.safetensors", "", ""),
+        ("config.yaml", "config.yaml", "such a file has at most", ""),
+        ("names.json", "source/names.json", "such a file has at most", ""),
+        ("edits.yaml", "source/edits.yaml", "such a file has at most", ""),
+        ("log.txt", "log.txt", "", ""),
+        (".lock", ".lock", "", ""),
+        ("run.json", "run.json", "", ""),
+        ("report.html", "report.html", "", ""),
+        ("a user's file in a stage", f"{STAGE}/notes.bin", "", "", "--from", "warp", "--until", "warp"),
+    ]
+]
+
+
 RECORDS = [
     *(
         Row("stage.json", what, _record(change), "", "damaged")
@@ -173,6 +203,8 @@ RECORDS = [
             ("a hash that is a path", lambda r: r.update(hash="../../x")),
             ("outputs that are a list", lambda r: r.update(outputs=["a"])),
             ("no outputs", lambda r: r.pop("outputs") and None),
+            ("outputs of which one is missing", lambda r: r["outputs"].popitem() and None),
+            ("outputs by other names", lambda r: r.update(outputs={"x": "0" * 64})),
             ("files that are a number", lambda r: r.update(files=3)),
             ("a file above its folder", lambda r: r.update(files=["../../../x.png"])),
             ("a file with a line's end in its name", lambda r: r.update(files=["a\n.png"])),
@@ -266,4 +298,4 @@ OUTPUTS = [
     ]
 ]
 
-ROWS = [*LINKS, *RECORDS, *OUTPUTS]
+ROWS = [*LINKS, *RECORDS, *HOLES, *OUTPUTS]
