@@ -6,6 +6,7 @@ silhouette is fitted through alpha; and what the generator cannot draw (the *dif
 stops pulling at the latent and, in the next stage, at the geometry. The user may know better and say it with a mask.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -24,6 +25,11 @@ from pmv.pictures.images import resize
 from pmv.pictures.masks import erode
 from pmv.pipeline.context import Context
 from pmv.pipeline.ranges import LearningRate, Length, Part, Range, Steps, Weight
+
+log = logging.getLogger("pmv")
+
+_MOST_MARKED = 0.7
+"""Part of the head that a mask of what the generator cannot draw may take from the fit."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +151,26 @@ def check_ood_mask(mask: Tensor, size: int) -> None:
         )
     if mask.min() > 0.5:
         raise InputError("the --ood-mask covers the whole picture; paint white only what the generator cannot draw")
+
+
+def check_ood_share(mask: Tensor, foreground: Tensor) -> None:
+    """Refuse a mask [1,1,S,S] that takes most of the head away from the fit, and warn of one that takes nothing.
+
+    Args:
+        foreground: [1,1,S,S].
+
+    Raises:
+        InputError: says how to mend it.
+    """
+    inside, marked = foreground > 0.5, mask > 0.5
+    share = float((marked & inside).sum() / inside.sum().clamp_min(1))
+    if share > _MOST_MARKED:
+        raise InputError(
+            f"the --ood-mask covers {100 * share:.0f} % of the head: is it inverted? Paint white only what the "
+            "generator cannot draw"
+        )
+    if marked.any() and share == 0:
+        log.warning("latent: the --ood-mask marks nothing of the head; is it of another picture?")
 
 
 def show_difference(image: Tensor, difference: Tensor) -> Tensor:
@@ -311,6 +337,7 @@ def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentO
     size = inputs.original.shape[-1]
     if inputs.photo_ood_mask is not None:
         check_ood_mask(inputs.photo_ood_mask, size)
+        check_ood_share(inputs.photo_ood_mask, inputs.foreground)
     fit = _Fit(inputs, config, context)
     ramp = Ramp(config.ramp_up, config.ramp_down)
     with context.following(config.steps, "latent", shown=("l2", "perceptual")) as callback:

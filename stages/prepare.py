@@ -7,6 +7,7 @@ found by a matte; where no landmarks can be had, a missing camera by comparison 
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -22,9 +23,12 @@ from pmv.pictures.images import resize
 from pmv.pipeline.context import Context
 from pmv.pipeline.ranges import Range, Turn
 from pmv.portrait.align import Aligned, align, choose_face, confidence_of, draw_faces, find_faces
+from pmv.portrait.belonging import FacePlace, moved, own_part
 from pmv.portrait.crop import FRAMINGS, corners
+from pmv.portrait.landmarks import Face
 from pmv.portrait.matte import find_matte, resolve
-from pmv.portrait.photo import crop_tensor, from_tensor, sample
+from pmv.portrait.photo import Photo, from_tensor, sample
+from pmv.portrait.trust import judge
 from pmv.stages.camera_against_photo import MeanHead, hold_against_photo
 from pmv.stages.camera_search import CameraSearchConfig, find_camera
 from pmv.stages.prepared import Prepared
@@ -36,13 +40,16 @@ _ALIGNED = 0.04
 aligned: as near as landmarks can tell."""
 _FILLED = 0.4
 """Part of a square photo's side that the face of an aligned one fills at least."""
+_OFF_MIDDLE = 0.25
+"""Picture widths from the middle of an aligned picture beyond which no face is its own."""
 _SEARCH_ERROR = 10.0
 """Degrees by which a camera may be wrong that was found by comparison with the mean head."""
 
 
 @dataclass(frozen=True)
 class PrepareInputs:
-    """photo [1,3,H,W], uint8 or float32 in [-1,1]; photo_mask [1,1,H,W], uint8 or float32 in [0,1], or None;
+    """photo [1,3,H,W], uint8 or float32 in [-1,1]; photo_mask [1,1,H,W], float32 in [0,1], or uint8 where it
+    is the photo's own alpha channel, which is left out rather than refused where it can be no foreground; or None;
     photo_camera: batch of 1 or None; photo_prepared: what was found in the photo before, or None."""
 
     photo: Tensor
@@ -107,8 +114,8 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
 
     Raises:
         PhotoError: no face, or one that cannot be used; a photo that is taken as it is is not square.
-        InputError: the mask does not have the photo's shape; no foreground was found; a camera that was given cannot be
-            the photo's.
+        InputError: the mask does not have the photo's shape, or can be none of this head; no foreground was found; a
+            camera that was given cannot be the photo's.
     """
     spec = context.generator.spec
     size = config.resolution or spec.resolution
@@ -118,23 +125,24 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
         _check_shape(inputs.photo_mask, "mask", (height, width))
     device = inputs.photo.device
     before = inputs.photo_prepared
-    aligned = _align(inputs, config, context, size) if before is None else None
+    aligned, faces, face = _align(inputs, config, context, size) if before is None else (None, [], None)
     if before is not None:
-        photo, foreground, valid, matrix = _as_before(before, inputs, size, framing_name(config, spec))
+        photo, foreground, valid, matrix = _as_before(before, size, framing_name(config, spec))
     elif aligned is None or (config.align != "always" and _is_plain(aligned, height, width)):
-        photo, foreground = _resized(inputs, size)
+        photo, foreground = _resized(inputs.photo, size, signed=True), None
         valid = None
         matrix = np.array([[size / width, 0, 0], [0, size / height, 0]])
     else:
         photo, foreground = _to_tensor(aligned.picture, device) * 2 - 1, None
         valid = None if aligned.valid.all() else _to_tensor(aligned.valid, device)
         matrix = aligned.matrix
-        if inputs.photo_mask is not None:
-            mask = _bytes(inputs.photo_mask, signed=False)[0, 0].cpu().numpy()
-            foreground = _to_tensor(sample(mask, matrix, size), device)
+    picture = _bytes(photo)[0].permute(1, 2, 0).cpu().numpy()
+    people = _People.of(faces, face, matrix, size) if face is not None else _People.seen(picture)
+    if inputs.photo_mask is not None:
+        believed = _believed(inputs.photo_mask, picture, valid, matrix, people, config)
+        foreground = foreground if believed is None else believed
     if foreground is None:
-        matte = find_matte(_bytes(photo)[0].permute(1, 2, 0).cpu().numpy(), config.matte)
-        foreground = _to_tensor(matte, device)
+        foreground = _to_tensor(people.foreground(picture, config.matte), device)
     if foreground.mean() < 0.02:
         raise PhotoError("no foreground was found in the photo; give a --mask with the head white on black")
     original = photo
@@ -178,10 +186,8 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
     return outputs
 
 
-def _as_before(
-    before: Prepared, inputs: PrepareInputs, size: int, framing: str
-) -> tuple[Tensor, Tensor, Tensor | None, np.ndarray]:
-    """Picture, foreground, `valid` and crop of a photo that was prepared before; a mask is in the photo's frame."""
+def _as_before(before: Prepared, size: int, framing: str) -> tuple[Tensor, Tensor, Tensor | None, np.ndarray]:
+    """Picture, foreground, `valid` and crop of a photo that was prepared before."""
     side = before.picture.shape[-1]
     if before.framing not in (None, framing):
         raise PhotoError(
@@ -193,10 +199,7 @@ def _as_before(
             f"it was prepared for {side} pixels a side, and this run wants {size}; run pmv prepare again with the same "
             "--generator and settings"
         )
-    foreground = before.foreground
-    if inputs.photo_mask is not None:
-        foreground = crop_tensor(inputs.photo_mask, before.crop, size).clamp(0, 1)
-    return before.picture, foreground, before.valid, before.crop.double().cpu().numpy()
+    return before.picture, before.foreground, before.valid, before.crop.double().cpu().numpy()
 
 
 def _check_shape(image: Tensor, what: str, *allowed: tuple[int, int]) -> None:
@@ -204,6 +207,79 @@ def _check_shape(image: Tensor, what: str, *allowed: tuple[int, int]) -> None:
     if shape not in allowed:
         sizes = " or ".join(f"{w}×{h}" for h, w in dict.fromkeys(allowed))
         raise InputError(f"the {what} is {shape[1]}×{shape[0]} pixels; make it {sizes}, the same frame as the photo")
+
+
+# --- foreground
+
+
+@dataclass(frozen=True)
+class _People:
+    """Who is in an aligned picture: the face it was aligned for, None where none was found, and others."""
+
+    own: FacePlace | None
+    others: tuple[FacePlace, ...] = ()
+
+    @classmethod
+    def of(cls, faces: Sequence[Face], face: Face, matrix: np.ndarray, size: int) -> "_People":
+        """From the faces of the photo."""
+        others = tuple(moved(other, matrix, size) for other in faces if other is not face)
+        return cls(moved(face, matrix, size), others)
+
+    @classmethod
+    def seen(cls, picture: np.ndarray) -> "_People":
+        """From the picture itself, whose own face is the one nearest to its middle."""
+        size = len(picture)
+        places = [moved(face, np.eye(2, 3), size) for face in find_faces(Photo(picture))]
+        places.sort(key=lambda place: np.hypot(place.x - 0.5, place.y - 0.5))
+        if not places or np.hypot(places[0].x - 0.5, places[0].y - 0.5) > _OFF_MIDDLE:
+            return cls(None)
+        return cls(places[0], tuple(places[1:]))
+
+    def foreground(self, picture: np.ndarray, matte: str) -> np.ndarray:
+        """float32 [S,S]: what a matte finder sees, but for what belongs to others."""
+        found = find_matte(picture, matte)
+        return found if self.own is None else own_part(picture, found, self.own, self.others)
+
+
+def _believed(
+    mask: Tensor,
+    picture: np.ndarray,
+    valid: Tensor | None,
+    matrix: np.ndarray,
+    people: _People,
+    config: PrepareConfig,
+) -> Tensor | None:
+    """A mask or alpha [1,1,H,W] of the photo in the frame of the aligned picture, [1,1,S,S]; None where it is left out.
+
+    Raises:
+        PhotoError: a mask, which somebody chose, can be no foreground of this head.
+    """
+    size = len(picture)
+    pixels = _bytes(mask, signed=False)[0, 0].cpu().numpy()
+    height, width = pixels.shape
+    scaled = np.array([[size / width, 0, 0], [0, size / height, 0]])
+    if np.array_equal(matrix, scaled):
+        aligned = _resized(mask, size, signed=False)
+    else:
+        aligned = _to_tensor(sample(pixels, matrix, size), mask.device)
+    is_alpha = mask.dtype == torch.uint8
+    verdict = judge(
+        aligned[0, 0].cpu().numpy(),
+        pixels,
+        lambda other: sample(other, matrix, size) / np.float32(255),
+        None if valid is None else valid[0, 0].cpu().numpy(),
+        people.own,
+        None if people.own is None else people.foreground(picture, config.matte),
+    )
+    what = "alpha channel" if is_alpha else "--mask"
+    if verdict.fault and (is_alpha or verdict.is_empty):
+        log.warning("prepare: the photo's %s %s; a foreground is found instead", what, verdict.fault)
+        return None
+    if verdict.fault:
+        raise PhotoError(f"the --mask {verdict.fault}; paint the head white and the rest black, or leave it out")
+    if verdict.doubt:
+        log.warning("prepare: the photo's %s %s; look at foreground_on_photo.png", what, verdict.doubt)
+    return torch.from_numpy(verdict.foreground)[None, None].to(mask.device)
 
 
 # --- alignment
@@ -216,8 +292,11 @@ def framing_name(config: PrepareConfig, spec: Any) -> str:
     return "panohead" if spec.family == "panohead" else "heads" if spec.full_head else "eg3d"
 
 
-def _align(inputs: PrepareInputs, config: PrepareConfig, context: Context, size: int) -> Aligned | None:
-    """The crop of the photo's face, or None where the photo is to be taken as it is without one."""
+def _align(
+    inputs: PrepareInputs, config: PrepareConfig, context: Context, size: int
+) -> tuple[Aligned | None, list[Face], Face | None]:
+    """The crop of the photo's face, or None where the photo is to be taken as it is without one; all faces that were
+    found, and the one that was taken."""
     height, width = inputs.photo.shape[-2:]
     square, given = height == width, inputs.photo_camera is not None
     if config.align == "always" and given:
@@ -230,7 +309,7 @@ def _align(inputs: PrepareInputs, config: PrepareConfig, context: Context, size:
                 f"it is {width}×{height} pixels; crop it to a square, aligned like the generator's training images, or "
                 "set prepare.align=auto"
             )
-        return None
+        return None, [], None
     if given:
         raise PhotoError(
             f"it is {width}×{height} pixels, but a --camera belongs to a square, aligned one; leave it out"
@@ -245,7 +324,7 @@ def _align(inputs: PrepareInputs, config: PrepareConfig, context: Context, size:
                 "from behind"
             )
         log.warning("prepare: no face was found; the photo is taken as aligned")
-        return None
+        return None, faces, None
     face = choose_face(faces, config.face)
     if len(faces) > 1:
         drawn = draw_faces(photo, faces, face)
@@ -261,9 +340,9 @@ def _align(inputs: PrepareInputs, config: PrepareConfig, context: Context, size:
         if must or face.size < _FILLED * width:
             raise
         log.warning("prepare: the photo is taken as aligned (%s)", error)
-        return None
+        return None, faces, None
     log.info("prepare: camera from landmarks, expected to be %.1f° off", aligned.error)
-    return aligned
+    return aligned, faces, face
 
 
 def _landmarked(inputs: PrepareInputs, config: PrepareConfig, context: Context, size: int) -> Aligned | None:
@@ -287,22 +366,17 @@ def _is_plain(aligned: Aligned, height: int, width: int) -> bool:
     return bool(distance <= _ALIGNED * width)
 
 
-def _resized(inputs: PrepareInputs, size: int) -> tuple[Tensor, Tensor | None]:
-    """Photo [1,3,S,S] in [-1,1] and mask [1,1,S,S] in [0,1] of a square photo that is taken as it is."""
-
-    def small(image: Tensor, signed: bool) -> Tensor:
-        if image.dtype == torch.uint8:
-            if image.shape[-1] > 8 * size:  # floats of a large photo would take four times its bytes
-                pixels = image[0].permute(1, 2, 0).cpu().numpy()
-                pixels = cv2.resize(pixels, (4 * size, 4 * size), interpolation=cv2.INTER_AREA).reshape(
-                    4 * size, 4 * size, -1
-                )
-                image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(image.device)
-            image = image.float() / 127.5 - 1 if signed else image.float() / 255
-        return resize(image, size)
-
-    mask = inputs.photo_mask
-    return small(inputs.photo, True), None if mask is None else small(mask, False).clamp(0, 1)
+def _resized(image: Tensor, size: int, signed: bool) -> Tensor:
+    """A square photo [1,3,S,S] in [-1,1], or (not `signed`) a mask [1,1,S,S] in [0,1], only scaled."""
+    if image.dtype == torch.uint8:
+        if image.shape[-1] > 8 * size:  # floats of a large photo would take four times its bytes
+            pixels = image[0].permute(1, 2, 0).cpu().numpy()
+            pixels = cv2.resize(pixels, (4 * size, 4 * size), interpolation=cv2.INTER_AREA).reshape(
+                4 * size, 4 * size, -1
+            )
+            image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(image.device)
+        image = image.float() / 127.5 - 1 if signed else image.float() / 255
+    return resize(image, size) if signed else resize(image, size).clamp(0, 1)
 
 
 def _bytes(image: Tensor, signed: bool = True) -> Tensor:

@@ -63,7 +63,7 @@ def read_image(path: str | Path) -> tuple[Tensor, Tensor | None]:
 
 
 def read_mask(path: str | Path, any_extent: bool = False) -> Tensor:
-    """Read a mask: its alpha channel if that says anything, else its brightness. White (or opaque) = inside.
+    """Read a mask: its alpha channel if that separates anything, else its brightness. White (or opaque) = inside.
 
     Args:
         any_extent: an empty mask, and one that covers everything, mean something too.
@@ -75,7 +75,13 @@ def read_mask(path: str | Path, any_extent: bool = False) -> Tensor:
         InputError: as `read_image`, or the mask is empty or covers everything.
     """
     image, alpha = read_image(path)
-    mask = alpha if alpha is not None else (image.mean(1, keepdim=True) + 1) / 2
+    brightness = (image.mean(1, keepdim=True) + 1) / 2
+    solid = 0.0 if alpha is None else float((alpha > 0.5).float().mean())
+    # rounded corners, or a single transparent pixel, are no mask
+    mask = alpha if alpha is not None and solid < 1 - _SEPARATES else brightness
+    grey = (mask > 0.1) & (mask < 0.9)
+    if float(grey.float().mean()) > 0.4 and len((mask[grey] * 255).round().unique()) > 32:
+        raise InputError(f"{path}: is a picture rather than a mask; paint what it marks white and the rest black")
     if any_extent:
         return mask
     if mask.max() < 0.5:
@@ -83,6 +89,10 @@ def read_mask(path: str | Path, any_extent: bool = False) -> Tensor:
     if mask.min() > 0.5:
         raise InputError(f"{path}: the mask covers the whole picture; paint the rest black")
     return mask
+
+
+_SEPARATES = 0.01
+"""Part of a mask's alpha channel that must not be solid for it to say anything."""
 
 
 def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:

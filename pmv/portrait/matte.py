@@ -102,25 +102,30 @@ def refine_matte(picture: np.ndarray, coarse: np.ndarray, width: float = 0.04) -
 
 
 def selfie(picture: np.ndarray) -> np.ndarray:
-    """MediaPipe's selfie segmentation, refined by the guided filter; the largest piece only."""
+    """MediaPipe's selfie segmentation, refined by the guided filter; the piece in the middle only."""
     small = cv2.resize(picture, (_SELFIE_SIDE,) * 2, interpolation=cv2.INTER_AREA)
     coarse = network("selfie")(as_input(small[None]))["activation_10"][0, 0].numpy()
     size = (picture.shape[1], picture.shape[0])
     coarse = cv2.resize(coarse, size, interpolation=cv2.INTER_LINEAR)
     coarse = np.clip((coarse - 0.2) / 0.6, 0, 1)  # the network is never quite sure; a haze would show on another ground
     fine = refine_matte(picture, coarse)
-    return fine * _near_largest(fine)
+    return fine * _near_middle(fine)
 
 
-def _near_largest(matte: np.ndarray) -> np.ndarray:
-    """1 around the largest piece of a matte, 0 around others (people beside the portrayed)."""
+def _near_middle(matte: np.ndarray) -> np.ndarray:
+    """1 around the piece of a matte that fills most of the middle, where the head is, 0 around others (people beside
+    the portrayed); the largest piece where the middle is empty.
+    """
     count, labels = cv2.connectedComponents((matte > 0.3).astype(np.uint8))
     if count < 3:  # the background and one piece
         return np.ones_like(matte)
-    largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    others = (labels > 0) & (labels != largest)
+    y, x = np.mgrid[0 : matte.shape[0], 0 : matte.shape[1]] / matte.shape[0]
+    middle = np.bincount(labels[_ellipse(x, y, 0.5, 0.5, 0.2, 0.25)], minlength=count)[1:]
+    sizes = middle if middle.any() else np.bincount(labels.ravel())[1:]
+    head = 1 + int(np.argmax(sizes))
+    others = (labels > 0) & (labels != head)
     # fine hair may lie in islands of its own near the head
-    distance = cv2.distanceTransform((labels != largest).astype(np.uint8), cv2.DIST_L2, 5)
+    distance = cv2.distanceTransform((labels != head).astype(np.uint8), cv2.DIST_L2, 5)
     return (~(others & (distance > 0.02 * len(matte)))).astype(np.float32)
 
 

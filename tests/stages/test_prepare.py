@@ -94,7 +94,7 @@ def test_cleaned_masks_are_one_piece_without_holes():
     [
         ({"photo": torch.zeros(1, 3, 40, 60)}, "60×40"),
         ({"photo_mask": torch.ones(1, 1, 60, 40)}, "mask is 40×60"),
-        ({"photo_mask": torch.zeros(1, 1, 128, 128)}, "no foreground"),
+        ({"photo_mask": torch.zeros(1, 1, 128, 128)}, "leaves the middle of the picture out"),
     ],
 )
 def test_what_cannot_be_used_is_refused(context: Context, given: dict, message: str):

@@ -99,16 +99,16 @@ def prepare(
 
 def test_a_face_in_a_large_photo_is_cropped_with_its_mask_and_camera(context: Context, crowd: Crowd):
     crowd.places = [seen(400, 150, 320)]
-    out = prepare(context, photo(700, 1120), cut=560)
+    out = prepare(context, photo(700, 1120), cut=470)
     matrix = out.crop.double().numpy()
     corner = apply(np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2], np.array([[0.0, 0], [64, 64]]))
     # the five-point rule knows nothing of the camera: a few percent of the width beside the true crop
     assert np.abs(corner - [[400, 150], [720, 470]]).max() < 0.06 * 320
     assert out.original.shape == (1, 3, 64, 64) and out.valid is None
-    # the picture holds what lies there, and so does the mask: white from x = 560
+    # the picture holds what lies there, and so does the mask: white from x = 470
     left = (out.original[0, 0, 32, 1] + 1) * 127.5
     assert abs(float(left) - (200 * (corner[0, 0] + 1.5 * (corner[1, 0] - corner[0, 0]) / 64) / 1120 + 50)) < 2
-    border = apply(matrix, np.array([560.0, 300.0]))[0]
+    border = apply(matrix, np.array([470.0, 300.0]))[0]
     assert abs(float((1 - out.foreground[0, 0, 32]).sum()) - border) < 1
     assert out.initial_camera.angle_to(TRUTH).rad2deg() < 2 and out.camera_confidence > 0.7
 
@@ -202,6 +202,7 @@ def test_prepare_leaves_a_folder_that_invert_takes(tiny_generator: EG3DGenerator
     assert (image[0, 0, 20, 40] + 1) * 127.5 == pytest.approx(200 * there / 640 + 50, abs=2)
     # once more into the same folder: what is no longer made is gone
     crowd.places = [seen(200, 60, 320)]
+    write_png(tmp_path / "white.png", np.roll(mask, 240, 1))
     prepare_folder(request, tmp_path / "me.png", out, tiny_generator)
     assert sorted(path.name for path in out.iterdir()) == names[:-1]
     assert [path.name for path in out.parent.iterdir()] == ["me"], "nothing else is left"
