@@ -212,7 +212,7 @@ def test_prepare_leaves_a_folder_that_invert_takes(tiny_generator: EG3DGenerator
         CONFIG,
         Context(tiny_generator, torch.device("cpu"), torch.Generator(), lambda a, b, mask=None: a),
     )
-    assert again.camera_confidence == 1.0 and again.valid is None
+    assert again.valid is None and again.camera_confidence < 1, "the ball of this generator is not on the photo"
     # once more into the same folder: what is no longer made is gone
     crowd.places = [seen(200, 60, 320)]
     prepare_folder(request, tmp_path / "me.png", out, tiny_generator)
