@@ -24,7 +24,7 @@ from pmv.pictures.images import resize
 from pmv.pipeline.context import Context
 from pmv.portrait.align import USUAL_ERROR, Aligned, confidence_of
 from pmv.stages.camera_search import CameraSearchConfig, comparison
-from pmv.stages.camera_world import Sight, check_world, conventions, is_ordinary, sight
+from pmv.stages.camera_world import Sight, check_world, conventions, has_usual_direction, sight
 
 log = logging.getLogger("pmv")
 
@@ -32,10 +32,12 @@ _SIDE = 32
 """Pixels a side of the outlines that are laid over one another."""
 _SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.12, 1.25, 1.4, 1.6, 1.8, 2.0)
 _SHIFTS = tuple(i * 0.05 for i in range(-6, 7))
-_UNSEEN = 0.1
+_UNSEEN = 0.15
 """Overlap of the outlines below which the camera shows no head where the photo has one."""
 _POOR, _GAIN = 0.6, 0.15
 """Overlap below which the camera is doubted, and by how much it may grow when the outline is moved and scaled."""
+_FITTING = 0.75
+"""Overlap that speaks for another convention."""
 _APART = 20.0
 """Degrees from the camera that landmarks tell, or from the view that fits better, that are no error of theirs."""
 _TURNS = (-40.0, -20.0, 20.0, 40.0)
@@ -133,7 +135,7 @@ def hold_against_photo(
             )
     score = comparison(original, foreground, head.w, head.planes, config, context.generator)
     by_edges = told is None and config.prior_weight > 0
-    if not is_ordinary(camera, spec) and (told is not None or by_edges):
+    if not has_usual_direction(seen) and (told is not None or by_edges):
         _check_conventions(camera, told, score, spec)
     if outlines is not None and (outlines.iou < _POOR or outlines.best - outlines.iou > _GAIN):
         framed = replace(
@@ -143,7 +145,8 @@ def hold_against_photo(
             v=0.5 + (seen.v - 0.5) * outlines.scale + outlines.down,
         )
         why = f"the foreground's outline is rather that of a head seen from {describe(framed)}"
-        return _doubted(seen, f"{why} (overlap {outlines.best:.2f} instead of {outlines.iou:.2f})", _APART)
+        why += f" (overlap {outlines.best:.2f} instead of {outlines.iou:.2f})"
+        return _doubted(seen, why + _outlined_convention(camera, head, foreground, outlines, context), _APART)
     other, why = None, ""
     if told is not None:
         other, why = _told_otherwise(camera, told)
@@ -191,6 +194,19 @@ def _check_conventions(camera: Camera, told: Aligned | None, score: Score, spec:
                 f"the --camera cannot be the photo's: it looks from {describe(sight(camera, spec))}; read as {name} it "
                 f"looks from {describe(sight(candidate, spec))}, and the photo agrees"
             )
+
+
+def _outlined_convention(
+    camera: Camera, head: MeanHead, foreground: Tensor, outlines: Overlap, context: Context
+) -> str:
+    """The convention in which a camera shows the photo's outline, as the end of a message; "" where there is none."""
+    generator = context.generator
+    for name, candidate in islice(conventions(camera, generator.spec), _MOST_CONVENTIONS):
+        view = generator.render(head.planes, head.w, generator.photo_camera(candidate), _SIDE)
+        iou = overlap(view.alpha, foreground).iou
+        if iou > max(_FITTING, outlines.iou + _GAIN):
+            return f"; it looks like {name}, which would show it (overlap {iou:.2f})"
+    return ""
 
 
 def _told_otherwise(camera: Camera, told: Aligned) -> tuple[Camera | None, str]:

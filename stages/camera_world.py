@@ -123,16 +123,19 @@ def sight(camera: Camera, spec: GeneratorSpec) -> Sight:
     return Sight(float(z) > 0, float(uv[0, 0, 0]), float(uv[0, 0, 1]), size, distance, yaw, pitch, roll)
 
 
+def has_usual_direction(seen: Sight) -> bool:
+    """Whether a head is seen as portraits show it: upright, from the front or a side."""
+    return abs(seen.yaw) < _USUAL_YAW and abs(seen.pitch) < _USUAL_PITCH and abs(seen.roll) < _USUAL_ROLL
+
+
 def is_ordinary(camera: Camera, spec: GeneratorSpec) -> bool:
-    """Whether a camera sees a head as portraits do: upright, from the front or a side, in the middle, large enough."""
+    """Whether a camera sees a head as portraits do, also in the middle and large enough."""
     seen = sight(camera, spec)
     return (
         seen.in_front
         and 1 / _USUAL_SIZE < seen.size < _USUAL_SIZE
         and math.hypot(seen.u - 0.5, seen.v - 0.5) < _USUAL_SHIFT
-        and abs(seen.yaw) < _USUAL_YAW
-        and abs(seen.pitch) < _USUAL_PITCH
-        and abs(seen.roll) < _USUAL_ROLL
+        and has_usual_direction(seen)
     )
 
 
