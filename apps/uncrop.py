@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pmv.errors import InputError, disk_errors
 from pmv.inversion import load_inversion
-from pmv.pictures.images import read_bytes, resize, write_png
+from pmv.pictures.images import read_bytes, resize, without_ground, write_png
 from pmv.pictures.uncrop import paste, soft_cover
 from pmv.pipeline.folder import RunFolder
 from pmv.pipeline.packing import load_fields
@@ -87,7 +87,6 @@ def write_uncropped(
         cover = resize(view.alpha, size).clamp(0, 1).cpu()
     if spec.stands_alone and spec.background is not None:
         # what shines through a soft edge is the generator's plain ground: take it out again, where enough is left
-        edge = cover.clamp_min(_EDGE)
-        picture = ((picture - (1 - edge) * spec.background) / edge).clamp(-1, 1)
+        picture = without_ground(picture, cover, spec.background, _EDGE)
         cover = (cover - _EDGE) / (1 - _EDGE)
     write_png(out, paste(photo, picture, soft_cover(cover, cropped.valid), cropped.crop.double().cpu().numpy()))

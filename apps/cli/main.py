@@ -6,6 +6,7 @@ from pmv import __version__
 from pmv.apps.cli.console import execute
 from pmv.apps.cli.convert import convert
 from pmv.apps.cli.edit import edit
+from pmv.apps.cli.export import export
 from pmv.apps.cli.fetch import fetch
 from pmv.apps.cli.heads import heads
 from pmv.apps.cli.inspect import inspect
@@ -22,7 +23,7 @@ def cli() -> None:
     """One portrait to a 3D head."""
 
 
-for command in (invert, prepare, render, edit, convert, inspect, verify, fetch, heads):
+for command in (invert, prepare, render, edit, export, convert, inspect, verify, fetch, heads):
     cli.add_command(command)
 
 

@@ -1,10 +1,11 @@
 """Options that several commands share, and how values are read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 """Context settings of every command."""
@@ -23,6 +24,9 @@ face = click.option(
 )
 like = click.option(
     "--like", metavar="CHECKPOINT", help="What it was tuned from, where CHECKPOINT holds weights alone."
+)
+moved_generator = click.option(
+    "--generator", help="Its pretrained generator, where that is no longer where the run found it."
 )
 
 
@@ -47,3 +51,18 @@ def numbers(kind: Callable[[str], Any]) -> Callable[..., list[Any]]:
 def as_settings(values: Mapping[str, Any]) -> tuple[str, ...]:
     """Options that are shorthands of --set, as its texts: {"run.seed": 3} → "run.seed=3"; None = not given."""
     return tuple(f"{name}={value}" for name, value in values.items() if value is not None)
+
+
+def refuse_others(context: click.Context, kind: str, chosen_by: str, applies: Mapping[str, Sequence[str]]) -> None:
+    """UsageError where an option was given that says nothing of what was chosen.
+
+    Args:
+        kind: what was chosen; chosen_by: how, for the message: "--format".
+        applies: parameter → the kinds that it is for.
+    """
+    for parameter in context.command.params:
+        kinds = applies.get(parameter.name or "")
+        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if kinds is not None and given and kind not in kinds:
+            option = max(parameter.opts, key=len)
+            raise click.UsageError(f"{option} is for {chosen_by} {', '.join(kinds)}; leave it out with {kind}")
