@@ -28,14 +28,15 @@ from pmv.pipeline.folder import RunFolder
 from pmv.portrait.crop import FRAMINGS
 from pmv.portrait.statistical_face import shipped_face
 from pmv.stages.domain import guess_domain
+from pmv.stages.prepare import own_framing
 from pmv.stages.table import TABLE
 from pmv.stages.visibility import VisibilityConfig, trusted_photo
 
 _OPAQUE = 0.95
 """Alpha from which next to nothing shines through: there a depth map is a surface."""
 _DEPTH_RAYS = 128
-_MESH_DEPTH = 512
-"""Pixels a side of the mesh's depth from each camera, for the test of what it sees."""
+_FILL_DEPTH, _PHOTO_DEPTH = 256, 512
+"""Pixels a side of the mesh's depth from the cameras of renders and photo, for the test of what they see."""
 _FILL_DEGREES = 78.0
 _FILL_ERODE = 0.012
 _FEATHER = 0.02
@@ -123,9 +124,8 @@ def metres_per_unit(spec: GeneratorSpec) -> float | None:
     """
     if guess_domain(spec) not in ("heads", "ffhq"):
         return None
-    framing = "panohead" if spec.family == "panohead" else "heads" if spec.full_head else "eg3d"
     width = (spec.radius / spec.focal) / (EG3D_RADIUS / EG3D_FOCAL)  # of the picture at the origin, in EG3D's
-    return 0.01 / shipped_face().anchor.scale * FRAMINGS[framing].width / width
+    return 0.01 / shipped_face().anchor.scale * FRAMINGS[own_framing(spec)].width / width
 
 
 @torch.no_grad()
@@ -189,9 +189,10 @@ def view(model: HeadModel, camera: Camera, size: int) -> tuple[Tensor, Tensor]:
 def agreement(model: HeadModel, front: Front) -> dict[str, float]:
     """PSNR in dB of the textured mesh against the volume from the photo's view: of the whole picture, "front", and
     inside what was painted on the photo, "edit", where something was."""
-    picture, hit = view(model, front.camera, front.image.shape[-1])
+    # a texture is finer than the volume's picture: four samples a pixel keep it from aliasing
+    picture, hit = (F.avg_pool2d(x.float(), 2) for x in view(model, front.camera, 2 * front.image.shape[-1]))
     ground = front.image if front.ground is None else torch.full_like(picture, front.ground)
-    picture = torch.where(hit, picture, ground)
+    picture = picture + (1 - hit) * ground
     found = {"front": psnr(picture, front.image).item()}
     if front.edit_mask is not None:
         found["edit"] = psnr(picture, front.image, front.edit_mask).item()
@@ -209,9 +210,9 @@ def _around(spec: GeneratorSpec, camera: Camera) -> Camera:
     return Camera.cat([camera.to("cpu"), spec.orbit(yaw, pitch)])
 
 
-def _seen(vertices: Tensor, faces: Tensor, camera: Camera, trusted: Tensor) -> SeenFrom:
-    """What a camera sees of the mesh."""
-    fragments = rasterize(vertices, faces, camera, _MESH_DEPTH, _MESH_DEPTH)
+def _seen(vertices: Tensor, faces: Tensor, camera: Camera, trusted: Tensor, size: int) -> SeenFrom:
+    """What a camera sees of the mesh, at size²."""
+    fragments = rasterize(vertices, faces, camera, size, size)
     return SeenFrom(camera, fragments.depth[:, None], fragments.face_index[:, None] >= 0, trusted)
 
 
@@ -222,7 +223,7 @@ def _fill(vertices: Tensor, faces: Tensor, camera: Camera, render: Render, spec:
         # the ground shines through the soft outline
         inside = resize(render.alpha.cpu(), picture.shape[-1]) > _OPAQUE
         trusted = feather(erode(inside.float(), _FILL_ERODE), _FEATHER)
-    return Painted(picture, _seen(vertices, faces, camera, trusted), _FILL_DEGREES)
+    return Painted(picture, _seen(vertices, faces, camera, trusted, _FILL_DEPTH), _FILL_DEGREES)
 
 
 class _Photo(NamedTuple):
@@ -247,7 +248,7 @@ def _photo(
     trusted = trusted_photo(volume, photo.foreground, photo.edit_mask, photo.valid, visibility)[-1]
     # an edit keeps its full weight up to the border of what is trusted, as in the stage inpaint
     weight = torch.maximum(feather(trusted, _FEATHER), trusted * photo.edit_mask)
-    painted = Painted(photo.picture, _seen(vertices, faces, camera, weight), visibility.max_angle)
+    painted = Painted(photo.picture, _seen(vertices, faces, camera, weight, _PHOTO_DEPTH), visibility.max_angle)
     return _Photo(painted, photo.edit_mask)
 
 

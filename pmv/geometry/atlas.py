@@ -130,8 +130,9 @@ def as_texture(colours: Tensor, index: Tensor, size: int) -> np.ndarray:
     picture, empty = picture.reshape(size, size, 3), empty.reshape(size, size)
     if not empty.any() or empty.all():
         return picture
-    rows, columns = ndimage.distance_transform_edt(empty, return_distances=False, return_indices=True)
-    return picture[rows, columns]
+    nearest = ndimage.distance_transform_edt(empty, return_distances=False, return_indices=True)
+    assert nearest is not None
+    return picture[nearest[0], nearest[1]]
 
 
 def sample_texture(texture: np.ndarray, uv: Tensor) -> Tensor:

@@ -137,8 +137,8 @@ def simplified(vertices: Tensor, faces: Tensor, count: int) -> tuple[Tensor, Ten
     if len(faces) <= count:
         return vertices, faces
     corners, triangles = fast_simplification.simplify(
-        vertices.cpu().numpy().astype(np.float32), faces.cpu().numpy().astype(np.int32), target_count=count
-    )
+        vertices.cpu().double().numpy(), faces.cpu().numpy(), target_count=count
+    )[:2]
     return torch.from_numpy(np.asarray(corners, np.float32)), torch.from_numpy(np.asarray(triangles, np.int64))
 
 
