@@ -9,18 +9,13 @@ import torch
 import trimesh
 from torch import Tensor
 
+from pmv.apps.layers import DEPTH_UNIT, TRANSPARENT, Look, shape_from
 from pmv.files.artifacts import atomic_folder
 from pmv.generators.base import GeneratorSpec
 from pmv.geometry.camera import Camera
-from pmv.geometry.scene import SeenFrom, resize_depth, surface_points
 from pmv.inversion import load_inversion
-from pmv.pictures.images import resize, to_uint8, without_ground
-from pmv.pictures.layers import depth_bits, normal_bits, write_layer
-from pmv.pictures.masks import SOLID
+from pmv.pictures.layers import write_layer
 
-DEPTH_UNIT = 1e-4
-"""World units in a step of the 16-bit depth maps: 6.5 units fit."""
-_RAYS = 128
 _POINTS = 20_000
 _PITCHES_ALL, _PITCHES_FRONT = (-20.0, 5.0, 30.0), (-15.0, 0.0, 15.0)
 _YAW_FRONT = 35.0
@@ -67,6 +62,7 @@ def write_view_set(
     model, w = inversion.generator, inversion.w
     spec, size = model.spec, model.spec.resolution
     planes = model.planes(w, inversion.noise)
+    look = Look(ground=TRANSPARENT if spec.has_alpha else None)
     cameras = inversion.camera.to(w.device)
     if count > 1:
         cameras = Camera.cat([cameras, around(spec, count - 1).to(w.device)])
@@ -76,21 +72,14 @@ def write_view_set(
         for name in (_IMAGES, _DEPTH, _NORMALS):
             (folder / name).mkdir()
         for i, name in enumerate(names):
-            camera = cameras[i]
-            render = model.render(planes, w, camera, _RAYS)
-            seen = SeenFrom(camera, render.depth, render.alpha > SOLID)
-            points, normals, surface = surface_points(seen.depth, seen.valid, camera, size)
-            depth, valid = resize_depth(seen.depth, seen.valid, (size, size), seen.edge)
-            image, alpha = render.image.clamp(-1, 1), resize(render.alpha, size).clamp(0, 1)
-            if spec.background is not None:
-                image = without_ground(image, alpha, spec.background)
-            pixels = np.concatenate([to_uint8(image)[0], to_uint8(alpha)[0][..., :1]], -1)
+            shape = shape_from(inversion, planes, cameras[i], (size, size))
+            pixels = look.pixels(shape.render, spec)
             write_layer(folder / _IMAGES / name, pixels)
-            write_layer(folder / _DEPTH / name, depth_bits(depth, valid, DEPTH_UNIT))
-            write_layer(folder / _NORMALS / name, normal_bits(normals))
-            shown = surface[0, 0] & (alpha[0, 0] > SOLID)
-            places.append(points[0][shown].cpu())
-            colours.append(torch.from_numpy(pixels[..., :3].copy())[shown.cpu()])
+            write_layer(folder / _DEPTH / name, shape.depth)
+            write_layer(folder / _NORMALS / name, shape.normals)
+            shown = shape.surface.cpu()
+            places.append(shape.points.cpu()[shown])
+            colours.append(torch.from_numpy(pixels[..., :3].copy())[shown])
         cloud, paint = _sample(torch.cat(places), torch.cat(colours))
         trimesh.PointCloud(cloud, paint).export(folder / _CLOUD)
         cameras.save(folder / _SPARSE / "0", names, size)

@@ -18,6 +18,7 @@ presets = click.option(
 settings = click.option(
     "--set", "settings", multiple=True, metavar="STAGE.KEY=VALUE", help="Change one value of the config."
 )
+_SMALLEST, _LARGEST = 16, 8192  # pixels a side of a rendered picture
 mask = click.option("--mask", type=FILE, help="Foreground mask, white = head. [default: alpha, or found]")
 face = click.option(
     "--face", type=click.IntRange(1), help="Which face of the photo, numbered by size. [default: largest]"
@@ -46,6 +47,43 @@ def numbers(kind: Callable[[str], Any]) -> Callable[..., list[Any]]:
             raise click.BadParameter(f"{text!r} is not a list such as 0,1,2") from error
 
     return parse
+
+
+def read_size(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """(width, height) of "512" or "640x360"."""
+    if text is None:
+        return None
+    parts = text.lower().replace("×", "x").split("x")
+    numbers = [int(part) if part.strip().isascii() and part.strip().isdigit() else 0 for part in parts]
+    numbers = numbers * 2 if len(numbers) == 1 else numbers
+    if len(numbers) != 2 or not all(_SMALLEST <= number <= _LARGEST for number in numbers):
+        raise click.BadParameter(f"{text!r} is no size; give {_SMALLEST} to {_LARGEST} pixels, as 512 or 640x360")
+    return numbers[0], numbers[1]
+
+
+def read_ground(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> str | tuple[int, int, int] | None:
+    """Red, green, blue of a colour's name or number, or "transparent"."""
+    if text is None or text == "transparent":
+        return text
+    from PIL import ImageColor
+
+    try:
+        colour = ImageColor.getrgb(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no colour; give one such as white or #204080, or transparent") from error
+    if len(colour) != 3:
+        raise click.BadParameter(f"{text!r} is half transparent; give a colour such as #204080, or transparent")
+    return colour
+
+
+def refuse_all(context: click.Context, names: Sequence[str], why: str) -> None:
+    """UsageError where one of these parameters was given."""
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if parameter.name in names and given:
+            raise click.UsageError(f"{max(parameter.opts, key=len)} says nothing of {why}; leave it out")
 
 
 def as_settings(values: Mapping[str, Any]) -> tuple[str, ...]:

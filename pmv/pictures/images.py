@@ -215,7 +215,7 @@ def to_uint8(image: Tensor) -> np.ndarray:
 
 
 def write_png(path: str | Path, pixels: Tensor | np.ndarray) -> None:
-    """Write one picture atomically: uint8 ``[H,W,3]``, or a tensor ``[1,C,H,W]`` as `to_uint8` takes it."""
+    """Write one picture atomically: uint8 ``[H,W,3]`` or ``[H,W,4]``, or a tensor ``[1,C,H,W]`` as `to_uint8` takes."""
     array = to_uint8(pixels)[0] if isinstance(pixels, Tensor) else pixels
     with atomic_path(path) as temporary:
         Image.fromarray(array).save(temporary, format="PNG")

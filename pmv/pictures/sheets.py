@@ -13,12 +13,12 @@ def tile(images: Sequence[np.ndarray], labels: Sequence[str] | None = None, colu
     """Lay pictures out in a grid, row by row, each with an optional label above it.
 
     Args:
-        images: uint8 ``[H,W,3]``, of any sizes; each is centred in a cell of the largest.
+        images: uint8 ``[H,W,3]``, or all ``[H,W,4]``, of any sizes; each is centred in a cell of the largest.
         labels: one text a picture, or None.
         columns: pictures in a row; by default a grid about as wide as high.
 
     Returns:
-        uint8 ``[height, width, 3]`` on white.
+        uint8 ``[height, width, 3]`` on white, or ``[height, width, 4]`` on nothing.
 
     Raises:
         ValueError: no picture, or another number of labels than pictures.
@@ -35,7 +35,9 @@ def tile(images: Sequence[np.ndarray], labels: Sequence[str] | None = None, colu
     top = _LABEL_HEIGHT if labels is not None else 0
     height = max(image.shape[0] for image in images) + top + _GAP
     width = max(image.shape[1] for image in images) + _GAP
-    sheet = Image.new("RGB", (columns * width - _GAP, rows * height - _GAP), "white")
+    clear = images[0].shape[2] == 4
+    ground = (255, 255, 255, 0) if clear else (255, 255, 255)
+    sheet = Image.new("RGBA" if clear else "RGB", (columns * width - _GAP, rows * height - _GAP), ground)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=13)
     for i, image in enumerate(images):

@@ -27,8 +27,8 @@ from pmv.apps.head_model import (
     textured,
     view,
 )
+from pmv.apps.layers import DEPTH_UNIT
 from pmv.apps.photo_texels import photo_texels
-from pmv.apps.view_set import DEPTH_UNIT
 from pmv.errors import InputError
 from pmv.fitting.metrics import psnr
 from pmv.generators import load_generator
