@@ -165,8 +165,8 @@ def write_uncropped(
         if part < 1:
             degrees = math.hypot(yaw_deg, pitch_deg)
             log.warning(
-                "turned by %.0f degrees, the head leaves %.0f %% of the photo's own bare, which shows beside it as an old "
-                "ear or old hair; up to %.0f degrees in this direction it is at most %.0f %%",
+                "turned by %.0f degrees, the head leaves %.0f %% of the photo's own bare, which shows beside it as an "
+                "old ear or old hair; up to %.0f degrees in this direction it is at most %.0f %%",
                 *(degrees, 100 * bare, part * degrees, 100 * _BARE),
             )
     if spec.stands_alone and spec.background is not None:

@@ -14,6 +14,7 @@ from pmv.apps.cli.invert import invert
 from pmv.apps.cli.options import SETTINGS
 from pmv.apps.cli.prepare import prepare
 from pmv.apps.cli.render import render
+from pmv.apps.cli.report import compare, report
 from pmv.apps.cli.verify import verify
 
 
@@ -23,7 +24,7 @@ def cli() -> None:
     """One portrait to a 3D head."""
 
 
-for command in (invert, prepare, render, edit, export, convert, inspect, verify, fetch, heads):
+for command in (invert, prepare, render, edit, export, report, compare, convert, inspect, verify, fetch, heads):
     cli.add_command(command)
 
 

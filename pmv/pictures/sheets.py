@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _LABEL_HEIGHT = 20
-_GAP = 4
+GAP = 4
+"""Pixels between two pictures."""
 
 
 def tile(images: Sequence[np.ndarray], labels: Sequence[str] | None = None, columns: int | None = None) -> np.ndarray:
@@ -33,17 +34,17 @@ def tile(images: Sequence[np.ndarray], labels: Sequence[str] | None = None, colu
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     top = _LABEL_HEIGHT if labels is not None else 0
-    height = max(image.shape[0] for image in images) + top + _GAP
-    width = max(image.shape[1] for image in images) + _GAP
+    height = max(image.shape[0] for image in images) + top + GAP
+    width = max(image.shape[1] for image in images) + GAP
     clear = images[0].shape[2] == 4
     ground = (255, 255, 255, 0) if clear else (255, 255, 255)
-    sheet = Image.new("RGBA" if clear else "RGB", (columns * width - _GAP, rows * height - _GAP), ground)
+    sheet = Image.new("RGBA" if clear else "RGB", (columns * width - GAP, rows * height - GAP), ground)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=13)
     for i, image in enumerate(images):
         x, y = i % columns * width, i // columns * height
-        left = (width - _GAP - image.shape[1]) // 2
-        upper = (height - _GAP - top - image.shape[0]) // 2
+        left = (width - GAP - image.shape[1]) // 2
+        upper = (height - GAP - top - image.shape[0]) // 2
         sheet.paste(Image.fromarray(image), (x + left, y + top + upper))
         if labels is not None:
             draw.text((x + 3, y + 2), labels[i], fill="black", font=font)

@@ -67,8 +67,8 @@ class RunRecord:
     def finish(self) -> None:
         """Say whether every stage is up to date."""
         self.values["complete"] = len(self.values["stages"]) == len(self.folder.table)
-        self._write()
+        self._write(whole=True)
 
-    def _write(self) -> None:
+    def _write(self, whole: bool = False) -> None:
         write_json(self.folder / "run.json", self.values)
-        write_report(self.folder, self.config, self.values)
+        write_report(self.folder, self.config, self.values, whole)
