@@ -18,7 +18,7 @@ from pmv.pipeline.report_pictures import data_uri, read_pixels
 from pmv.stages.notes import NOTES
 from pmv.stages.table import TABLE
 
-_PAGE_MODEL = ModelSettings(grid=128, faces=16_000, texture=1024)
+PAGE_MODEL = ModelSettings(grid=128, faces=16_000, texture=1024)
 """Fine enough for a window of some hundred pixels, at 0.5 MB of page."""
 _GREY = "#808080"
 _VIEWS = {"what went in": NOTES.given, "from the photo's view": NOTES.result}
@@ -26,13 +26,18 @@ _SHEET = "10_evaluate/contact_sheet.png"
 
 
 def report_run(
-    run: Path, out: Path | None = None, device: str | torch.device = "cpu", generator: str | None = None
+    run: Path,
+    out: Path | None = None,
+    device: str | torch.device = "cpu",
+    generator: str | None = None,
+    settings: ModelSettings = PAGE_MODEL,
 ) -> Path:
     """Write the page of the run in the folder `run`, its head in 3D where the run is finished; returns where.
 
     Args:
         out: None = ``report.html`` in the run.
         generator: see `load_inversion`.
+        settings: of the head in 3D.
 
     Raises:
         PmvError: no run there, or no place to write to.
@@ -42,7 +47,7 @@ def report_run(
     _check_place(path)
     head = None
     if (run / FILE_NAME).is_file():
-        model = textured(head_surface(run, _PAGE_MODEL, device, generator), _PAGE_MODEL.texture)
+        model = textured(head_surface(run, settings, device, generator), settings.texture)
         head = HeadInPage(glb_bytes(model.atlas, model.texture, 1.0, {}), _GREY)
     with disk_errors(path):
         write_report(folder, config, about, whole=True, head=head, path=path)
