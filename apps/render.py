@@ -2,42 +2,56 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from pmv.apps.camera_paths import PATHS, named_path, read_path, resize_transforms
+from pmv.apps.layers import IMAGE, LAYERS, PLAIN, Look, shape_from
 from pmv.errors import InputError, disk_errors
-from pmv.files.artifacts import check_output
+from pmv.files.artifacts import atomic_folder, check_output, check_replaceable
+from pmv.generators.base import GeneratorSpec
+from pmv.geometry.camera import Camera
 from pmv.inversion import load_inversion
-from pmv.pictures.images import to_uint8, write_png
+from pmv.pictures.images import write_png
+from pmv.pictures.layers import write_layer
 from pmv.pictures.sheets import tile
 from pmv.pictures.video import write_mp4
 
 _FPS = 30
-_SWEEP = 35.0
-"""Degrees to either side for generators that know only faces from the front."""
+_CAMERAS = "transforms.json"
 
 
 @torch.no_grad()
 def write_sheet(
-    run: Path, out: Path, yaws_deg: Sequence[float], pitch_deg: float, device: str | torch.device = "cpu"
+    run: Path,
+    out: Path,
+    yaws_deg: Sequence[float],
+    pitch_deg: float,
+    device: str | torch.device = "cpu",
+    look: Look = PLAIN,
+    generator: str | None = None,
 ) -> None:
     """Write a PNG of the inversion in the folder `run`: one picture a yaw, side by side.
 
     Args:
         yaws_deg, pitch_deg: degrees, on the generator's orbit; yaw > 0 moves the camera towards +x, pitch > 0 upwards.
+        look: size and ground of each picture.
+        generator: see `load_inversion`.
 
     Raises:
         PmvError: no finished inversion there, no place to write to, or an angle that is none.
     """
     check_output(out)
     _check_angles(pitch_deg, *yaws_deg)
-    inversion = load_inversion(run, device)
+    inversion = load_inversion(run, device, generator)
     planes = inversion.generator.planes(inversion.w, inversion.noise)
     spec, pictures = inversion.generator.spec, []
+    look.check(spec)
     for yaw in yaws_deg:
-        camera = spec.orbit(math.radians(yaw), math.radians(pitch_deg)).to(device)
-        pictures.append(to_uint8(inversion.generator.render(planes, inversion.w, camera).image)[0])
+        camera = look.framed(spec.orbit(math.radians(yaw), math.radians(pitch_deg))).to(device)
+        pictures.append(look.pixels(inversion.generator.render(planes, inversion.w, camera), spec))
     with disk_errors(out):
         write_png(out, tile(pictures, columns=len(pictures)))
 
@@ -51,27 +65,109 @@ def write_turn(
     sweep_deg: float | None,
     frames: int,
     device: str | torch.device = "cpu",
+    path: str | Path | None = None,
+    look: Look = PLAIN,
+    generator: str | None = None,
 ) -> None:
     """Write an MP4 that loops: a whole turn where `sweep_deg` is 180, else a swing to both sides of `yaw_deg` and back.
 
     Args:
         sweep_deg: degrees to either side; None = 180 for generators of full heads, else 35.
+        path: another way around the head, one of `PATHS`; or a file of cameras, which the angles and `frames` then
+            say nothing of.
+        look, generator: see `write_sheet`.
 
     Raises:
         PmvError: no finished inversion there, no place to write to, or an angle that is none.
     """
     check_output(out)
     _check_angles(pitch_deg, yaw_deg, sweep_deg or 0.0)
-    inversion = load_inversion(run, device)
+    inversion = load_inversion(run, device, generator)
     spec = inversion.generator.spec
-    sweep = sweep_deg if sweep_deg is not None else 180.0 if spec.full_head else _SWEEP
-    phase = torch.arange(frames) / frames * 2 * math.pi
-    turn = phase if sweep == 180 else math.radians(sweep) * phase.sin()
-    cameras = spec.orbit(turn + math.radians(yaw_deg), torch.full_like(turn, math.radians(pitch_deg))).to(device)
+    cameras, look = cameras_of(path, spec, frames, yaw_deg, pitch_deg, sweep_deg, look)
+    look.check(spec)
+    cameras = cameras.to(device)
     planes = inversion.generator.planes(inversion.w, inversion.noise)
-    pictures = (to_uint8(inversion.generator.render(planes, inversion.w, cameras[i]).image)[0] for i in range(frames))
+    pictures = (
+        look.pixels(inversion.generator.render(planes, inversion.w, cameras[i]), spec) for i in range(len(cameras))
+    )
     with disk_errors(out):
         write_mp4(out, pictures, _FPS)
+
+
+@torch.no_grad()
+def write_frames(
+    run: Path,
+    out: Path,
+    layers: Sequence[str],
+    *,
+    yaw_deg: float = 0.0,
+    pitch_deg: float = 0.0,
+    sweep_deg: float | None = None,
+    frames: int = 90,
+    path: str | Path | None = None,
+    look: Look = PLAIN,
+    device: str | torch.device = "cpu",
+    generator: str | None = None,
+) -> None:
+    """Write a folder with one folder for each layer, in it 00000.png and so on, and the cameras as
+    ``transforms.json``.
+
+    Args:
+        layers: of `LAYERS`: image; depth, 16-bit steps of `DEPTH_UNIT`, 0 = nothing; normals, 16-bit (n + 1)/2 in world
+            axes.
+        others: see `write_turn`.
+
+    Raises:
+        PmvError: no finished inversion there, or no place to write to.
+    """
+    check_replaceable(out, {*LAYERS, _CAMERAS}, "frames")
+    _check_angles(pitch_deg, yaw_deg, sweep_deg or 0.0)
+    inversion = load_inversion(run, device, generator)
+    spec = inversion.generator.spec
+    cameras, look = cameras_of(path, spec, frames, yaw_deg, pitch_deg, sweep_deg, look)
+    look.check(spec)
+    cameras = cameras.to(device)
+    planes = inversion.generator.planes(inversion.w, inversion.noise)
+    names = [f"{i:05d}.png" for i in range(len(cameras))]
+    with atomic_folder(out) as folder:
+        for layer in layers:
+            (folder / layer).mkdir()
+        for i, name in enumerate(names):
+            if set(layers) - {IMAGE}:
+                shape = shape_from(inversion, planes, cameras[i], look.size or (spec.resolution, spec.resolution))
+                found = {IMAGE: look.pixels(shape.render, spec), "depth": shape.depth, "normals": shape.normals}
+            else:
+                found = {IMAGE: look.pixels(inversion.generator.render(planes, inversion.w, cameras[i]), spec)}
+            for layer in layers:
+                write_layer(folder / layer / name, found[layer])
+        cameras.save(folder / _CAMERAS, [f"{layers[0]}/{name}" for name in names], spec.resolution)
+        if look.size is not None:
+            resize_transforms(folder / _CAMERAS, *look.size)
+
+
+def cameras_of(
+    path: str | Path | None,
+    spec: GeneratorSpec,
+    frames: int,
+    yaw_deg: float,
+    pitch_deg: float,
+    sweep_deg: float | None,
+    look: Look,
+) -> tuple[Camera, Look]:
+    """The cameras of a named path or of a file, and the look with the size that the file asks for."""
+    if path is None or str(path) in PATHS:
+        named = None if path is None else str(path)
+        return look.framed(named_path(named, spec, frames, yaw_deg, pitch_deg, sweep_deg)), look
+    cameras, size = read_path(Path(path))
+    if size is None or look.size is not None:
+        return look.framed(cameras), look
+    return cameras, replace(look, size=size)
+
+
+def _check_folder(out: Path) -> None:
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: the folder {out.parent} does not exist; make it first")
 
 
 def _check_angles(pitch_deg: float, *others_deg: float) -> None:

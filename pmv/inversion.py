@@ -76,6 +76,8 @@ def load_inversion(path: str | Path, device: str | torch.device = "cpu", generat
     header = inversion_header(path)
     check_seal(header, load_tensors(path), path)
     name = generator or header["generator"]
+    if generator is None and Path(name).suffix and not Path(name).exists():
+        raise CheckpointError(f"{name}: the generator that {path} was made with is gone; name it with --generator")
     model = load_generator(name, device=device)
     if tensors_hash(model.state_dict()) != header["generator_hash"]:
         raise CheckpointError(f"{shown(name)}: not the generator that {path} was made with; give that one")

@@ -71,13 +71,28 @@ def run(inputs: EditInputs, config: EditConfig, context: Context) -> EditOutputs
     image, edit_mask = inputs.original, torch.zeros_like(inputs.foreground)
     with context.progress(len(inputs.photo_edits), "edit") as bar:
         for edit in inputs.photo_edits:
-            image, mask = (_lay if edit.placement else _retouch)(edit, image, inputs, config)
+            image, mask = lay_edit(edit, image, inputs, config)
             edit_mask = torch.maximum(edit_mask, mask)
             bar.update(1)
     edited = float((edit_mask * inputs.foreground).sum() / inputs.foreground.sum().clamp_min(1e-6))
     context.preview("image", image)
     context.preview("edit_mask", edit_mask)
     return EditOutputs(image, edit_mask, edited)
+
+
+def lay_edit(edit: LoadedEdit, image: Tensor, inputs: EditInputs, config: EditConfig) -> tuple[Tensor, Tensor]:
+    """One edit on the picture so far.
+
+    Args:
+        image: [1,3,S,S], `EditInputs.original` with the edits before.
+
+    Returns:
+        the picture with the edit [1,3,S,S], and the edit's mask [1,1,S,S] in [0,1].
+
+    Raises:
+        InputError: see `run`.
+    """
+    return (_lay if edit.placement else _retouch)(edit, image, inputs, config)
 
 
 def check_frame(edit: LoadedEdit, photo_shape: Sequence[int], size: int) -> None:

@@ -287,8 +287,11 @@ def _believed(
 
 def framing_name(config: PrepareConfig, spec: Any) -> str:
     """The key of `FRAMINGS` that a generator's pictures are cropped by."""
-    if config.crop != "auto":
-        return config.crop
+    return own_framing(spec) if config.crop == "auto" else config.crop
+
+
+def own_framing(spec: Any) -> str:
+    """The key of `FRAMINGS` that a generator's training pictures were cropped by."""
     return "panohead" if spec.family == "panohead" else "heads" if spec.full_head else "eg3d"
 
 

@@ -3,6 +3,7 @@
 from pmv.inversion import FILE_NAME, save_inversion
 from pmv.pipeline.table import Product, Stage, Table
 from pmv.stages import sources
+from pmv.stages.notes import NOTES
 
 TABLE = Table(
     # 01 is kept for the dual-encoder seed
@@ -20,6 +21,7 @@ TABLE = Table(
     ),
     source_names=sources.NAMES,
     open_sources=sources.open_sources,
+    notes=NOTES,
     products=(
         Product(
             FILE_NAME,

@@ -93,7 +93,7 @@ def run(inputs: VisibilityInputs, config: VisibilityConfig, context: Context) ->
     cuts = Cuts(config.tolerance * context.generator.spec.box, config.max_angle, config.view_max_angle)
     source = SeenFrom(inputs.camera, inputs.input_depth, inputs.input_alpha > SOLID)
     views = SeenFrom(inputs.pseudo_cameras, inputs.view_depths, inputs.view_alphas > SOLID)
-    trusted = _trusted(source, inputs, config)
+    trusted = trusted_photo(source, inputs.foreground, inputs.edit_mask, inputs.valid, config)
     context.preview("trusted_texels", trusted[-1])
     sources = [replace(source, trusted=texels) for texels in trusted]
     masks: list[list[Tensor]] = [[] for _ in sources]
@@ -122,14 +122,22 @@ def run(inputs: VisibilityInputs, config: VisibilityConfig, context: Context) ->
     return VisibilityOutputs(visible, confidences, edited[0] if edited else None)
 
 
-def _trusted(source: SeenFrom, inputs: VisibilityInputs, config: VisibilityConfig) -> list[Tensor]:
-    """Trusted texels [1,1,S,S] of the photo, and, where there is an edit, those of the edited photo."""
+def trusted_photo(
+    source: SeenFrom, foreground: Tensor, edit_mask: Tensor, valid: Tensor | None, config: VisibilityConfig
+) -> list[Tensor]:
+    """Trusted texels [1,1,S,S] of the photo, and, where there is an edit, those of the edited photo.
+
+    Args:
+        source: what the generator shows at the input view, a batch of one.
+        foreground, edit_mask: [1,1,S,S].
+        valid: [1,1,S,S], 0 in the photo's mirrored border, None = there is none.
+    """
 
     def trust(part: float) -> Tensor:
         widths = {"silhouette_erode": part * config.silhouette_erode, "edge_erode": part * config.edge_erode}
-        return trusted_texels(source, inputs.foreground, **widths)
+        return trusted_texels(source, foreground, **widths)
 
     trusted = [trust(1.0)]
-    if inputs.edit_mask.any():
-        trusted.append(torch.where(inputs.edit_mask > SOLID, trust(config.edit_erode), trusted[0]))
-    return trusted if inputs.valid is None else [texels * inputs.valid for texels in trusted]
+    if edit_mask.any():
+        trusted.append(torch.where(edit_mask > SOLID, trust(config.edit_erode), trusted[0]))
+    return trusted if valid is None else [texels * valid for texels in trusted]

@@ -7,6 +7,7 @@ from pmv.apps.cli.batch import batch
 from pmv.apps.cli.console import execute
 from pmv.apps.cli.convert import convert
 from pmv.apps.cli.edit import edit
+from pmv.apps.cli.export import export
 from pmv.apps.cli.fetch import fetch
 from pmv.apps.cli.heads import heads
 from pmv.apps.cli.inspect import inspect
@@ -14,6 +15,7 @@ from pmv.apps.cli.invert import invert
 from pmv.apps.cli.options import SETTINGS
 from pmv.apps.cli.prepare import prepare
 from pmv.apps.cli.render import render
+from pmv.apps.cli.report import compare, report
 from pmv.apps.cli.verify import verify
 
 
@@ -23,7 +25,10 @@ def cli() -> None:
     """One portrait to a 3D head."""
 
 
-for command in (invert, batch, prepare, render, edit, convert, inspect, verify, fetch, heads):
+for command in (
+    *(invert, batch, prepare, render, edit, export, report, compare),
+    *(convert, inspect, verify, fetch, heads),
+):
     cli.add_command(command)
 
 

@@ -1,7 +1,7 @@
 """Options that several commands share, and how values are read."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,16 @@ presets = click.option(
 settings = click.option(
     "--set", "settings", multiple=True, metavar="STAGE.KEY=VALUE", help="Change one value of the config."
 )
+_SMALLEST, _LARGEST = 16, 8192  # pixels a side of a rendered picture
 mask = click.option("--mask", type=FILE, help="Foreground mask, white = head. [default: alpha, or found]")
 face = click.option(
     "--face", type=click.IntRange(1), help="Which face of the photo, numbered by size. [default: largest]"
 )
 like = click.option(
     "--like", metavar="CHECKPOINT", help="What it was tuned from, where CHECKPOINT holds weights alone."
+)
+moved_generator = click.option(
+    "--generator", help="Its pretrained generator, where that is no longer where the run found it."
 )
 
 
@@ -66,12 +70,58 @@ def numbers(kind: Callable[[str], Any]) -> Callable[..., list[Any]]:
     return parse
 
 
-def given(context: click.Context, *names: str) -> list[str]:
-    """Those of the options that stand on the command line, as a user writes them: ["--frames"]."""
-    sources = {name: context.get_parameter_source(name) for name in names}
-    return [f"--{name.replace('_', '-')}" for name in names if sources[name] is ParameterSource.COMMANDLINE]
+def read_size(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """(width, height) of "512" or "640x360"."""
+    if text is None:
+        return None
+    parts = text.lower().replace("×", "x").split("x")
+    numbers = [int(part) if part.strip().isascii() and part.strip().isdigit() else 0 for part in parts]
+    numbers = numbers * 2 if len(numbers) == 1 else numbers
+    if len(numbers) != 2 or not all(_SMALLEST <= number <= _LARGEST for number in numbers):
+        raise click.BadParameter(f"{text!r} is no size; give {_SMALLEST} to {_LARGEST} pixels, as 512 or 640x360")
+    return numbers[0], numbers[1]
+
+
+def read_ground(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> str | tuple[int, int, int] | None:
+    """Red, green, blue of a colour's name or number, or "transparent"."""
+    if text is None or text == "transparent":
+        return text
+    from PIL import ImageColor
+
+    try:
+        colour = ImageColor.getrgb(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no colour; give one such as white or #204080, or transparent") from error
+    if len(colour) != 3:
+        raise click.BadParameter(f"{text!r} is half transparent; give a colour such as #204080, or transparent")
+    return colour
+
+
+def refuse_all(context: click.Context, names: Sequence[str], why: str) -> None:
+    """UsageError where one of these parameters was given."""
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if parameter.name in names and given:
+            raise click.UsageError(f"{max(parameter.opts, key=len)} says nothing of {why}; leave it out")
 
 
 def as_settings(values: Mapping[str, Any]) -> tuple[str, ...]:
     """Options that are shorthands of --set, as its texts: {"run.seed": 3} → "run.seed=3"; None = not given."""
     return tuple(f"{name}={value}" for name, value in values.items() if value is not None)
+
+
+def refuse_others(context: click.Context, kind: str, chosen_by: str, applies: Mapping[str, Sequence[str]]) -> None:
+    """UsageError where an option was given that says nothing of what was chosen.
+
+    Args:
+        kind: what was chosen; chosen_by: how, for the message: "--format".
+        applies: parameter → the kinds that it is for.
+    """
+    for parameter in context.command.params:
+        kinds = applies.get(parameter.name or "")
+        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if kinds is not None and given and kind not in kinds:
+            option = max(parameter.opts, key=len)
+            raise click.UsageError(f"{option} is for {chosen_by} {', '.join(kinds)}; leave it out with {kind}")

@@ -113,6 +113,18 @@ def resize(image: Tensor, size: int | tuple[int, int]) -> Tensor:
     return out.clamp(image.detach().min(), image.detach().max())
 
 
+def without_ground(image: Tensor, alpha: Tensor, ground: float, least: float = 0.02) -> Tensor:
+    """A picture's own colours where the plain ground shines through it: C of image = alpha · C + (1 − alpha) · ground.
+
+    Args:
+        image: [N,3,H,W] in [-1,1]; alpha: [N,1,H,W] in [0,1].
+        ground: in [-1,1].
+        least: alpha below which the ground is taken out no further, since too little is left of the picture.
+    """
+    edge = alpha.clamp_min(least)
+    return ((image - (1 - edge) * ground) / edge).clamp(-1, 1)
+
+
 def to_uint8(image: Tensor) -> np.ndarray:
     """Image ``[N,3,H,W]`` in [-1,1] or mask ``[N,1,H,W]`` in [0,1] → uint8 ``[N,H,W,3]``."""
     image = image.detach().float().cpu()
@@ -121,7 +133,7 @@ def to_uint8(image: Tensor) -> np.ndarray:
 
 
 def write_png(path: str | Path, pixels: Tensor | np.ndarray) -> None:
-    """Write one picture atomically: uint8 ``[H,W,3]``, or a tensor ``[1,C,H,W]`` as `to_uint8` takes it."""
+    """Write one picture atomically: uint8 ``[H,W,3]`` or ``[H,W,4]``, or a tensor ``[1,C,H,W]`` as `to_uint8` takes."""
     array = to_uint8(pixels)[0] if isinstance(pixels, Tensor) else pixels
     with atomic_path(path) as temporary:
         Image.fromarray(array).save(temporary, format="PNG")

@@ -5,13 +5,16 @@ import platform
 import time
 from collections.abc import Mapping
 from importlib import metadata
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import cv2
 import torch
+from msgspec import Meta
 
 import pmv
-from pmv.files.artifacts import value_hash, write_json
+from pmv.errors import InputError
+from pmv.files.artifacts import read_json, value_hash, write_json
+from pmv.files.reading import fitted
 from pmv.pipeline.config import Config
 from pmv.pipeline.device import cpu_name, system_name
 from pmv.pipeline.folder import RunFolder
@@ -19,6 +22,37 @@ from pmv.pipeline.report import write_report
 from pmv.pipeline.table import Stage
 
 _PACKAGES = ("torch", "torchvision", "numpy", "lpips", "kornia", "safetensors", "scikit-image")
+
+
+class NotedStage(TypedDict):
+    """What ``run.json`` says of a stage: whether it ran in the last session, its hash, and how long it took."""
+
+    ran: bool
+    hash: Annotated[str, Meta(max_length=100)]
+    seconds: Annotated[float, Meta(ge=0, le=1e12)]
+
+
+class About(TypedDict):
+    """The entries of ``run.json`` that are read again."""
+
+    command: str
+    started: str
+    complete: bool
+    generator: dict[str, str]
+    perceptual: str
+    seed: int
+    cpu: str | None
+    gpu: str | None
+    stages: Annotated[dict[str, NotedStage], Meta(max_length=1000)]
+
+
+def read_about(folder: RunFolder) -> About:
+    """What a run says of itself. InputError where it says nothing, or what cannot be."""
+    path = folder / "run.json"
+    about = fitted(read_json(path, follow=False), About, path)
+    if "name" not in about["generator"]:
+        raise InputError(f"{path}: damaged (it names no generator); resume the run, which writes it again")
+    return about
 
 
 class RunRecord:
@@ -68,8 +102,8 @@ class RunRecord:
     def finish(self) -> None:
         """Say whether every stage is up to date."""
         self.values["complete"] = len(self.values["stages"]) == len(self.folder.table)
-        self._write()
+        self._write(whole=True)
 
-    def _write(self) -> None:
+    def _write(self, whole: bool = False) -> None:
         write_json(self.folder / "run.json", self.values)
-        write_report(self.folder, self.config, self.values)
+        write_report(self.folder, self.config, self.values, whole)

@@ -4,6 +4,7 @@ together.
 Which stages there are stands in `pmv/stages/table.py`; nothing here knows any.
 """
 
+import dataclasses
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -12,6 +13,7 @@ from types import ModuleType
 from typing import Any, Protocol, overload
 
 from pmv.errors import InputError
+from pmv.pipeline.notes import Notes
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,14 @@ class Table(Sequence[Stage]):
         open_sources: ``open_sources(source, first)`` gives the `Sources` of a run, from its folder ``source/`` and that
             of the first stage, where a user may put files of his own.
         products: files made of several stages' outputs.
+        notes: what the report says of the stages.
     """
 
     stages: tuple[Stage, ...]
     source_names: tuple[str, ...]
     open_sources: Callable[[Path, Path], Sources]
     products: tuple[Product, ...] = ()
+    notes: Notes = dataclasses.field(default_factory=Notes)
 
     def __len__(self) -> int:
         return len(self.stages)

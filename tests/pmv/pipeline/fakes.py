@@ -188,6 +188,15 @@ def generator() -> torch.nn.Module:
     return module
 
 
+def new_run(path: Path, photo: Path) -> Path:
+    """The folder of a run of which nothing has run yet."""
+    path.mkdir()
+    folder = RunFolder(path, TABLE)
+    folder.write_config(config().as_yaml())
+    sources.write_sources(folder, sources.PhotoSources(photo))
+    return path
+
+
 def run(folder: Path, settings: Sequence[str] = (), first: str | None = None, until: str | None = None) -> list[str]:
     """Bring a fake run up to date; returns the stages that ran."""
     CALLS.clear()

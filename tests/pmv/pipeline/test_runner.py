@@ -22,7 +22,7 @@ from pmv.pipeline.hashes import stage_seed
 from pmv.pipeline.runner import Runner
 from pmv.pipeline.table import Product
 from pmv.stages.edit_list import Edit
-from pmv.stages.sources import PhotoSources, changed_edits, update_sources, write_sources
+from pmv.stages.sources import changed_edits, update_sources
 from pmv.stages.table import TABLE
 from tests.pmv.pipeline import fakes
 
@@ -36,17 +36,9 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-def new_run(path: Path, photo: Path) -> Path:
-    path.mkdir()
-    folder = RunFolder(path, fakes.TABLE)
-    folder.write_config(fakes.config().as_yaml())
-    write_sources(folder, PhotoSources(photo))
-    return path
-
-
 @pytest.fixture
 def run(tmp_path: Path, photo: Path) -> Path:
-    return new_run(tmp_path / "run", photo)
+    return fakes.new_run(tmp_path / "run", photo)
 
 
 def outputs(run: Path) -> dict[str, str]:
@@ -68,7 +60,7 @@ def test_a_run_leaves_the_folder_of_the_design(run: Path):
     assert about["complete"] and about["seed"] == 3 and about["packages"]["torch"] == torch.__version__.split("+")[0]
     assert all(s["seconds"] >= 0 and s["process_peak_mb"] > 10 for s in about["stages"].values())
     page = (run / "report.html").read_text()
-    assert "04_judge" in page and 'src="00_draw/draw_start.png"' in page and "psnr" in page
+    assert "04_judge" in page and 'href="00_draw/draw_start.png"' in page and "psnr" in page
     assert "04_judge: " in (run / "log.txt").read_text()
 
 
@@ -159,13 +151,13 @@ def test_damaged_outputs_are_made_again(run: Path):
 
 
 def test_killed_in_each_stage_and_resumed_gives_the_same_bytes(tmp_path: Path, photo: Path):
-    reference = new_run(tmp_path / "reference", photo)
+    reference = fakes.new_run(tmp_path / "reference", photo)
     fakes.run(reference)
     names = [stage.name for stage in fakes.TABLE]
     command = [sys.executable, str(Path(str(fakes.__file__)))]
     processes = []
     for name in names:
-        run = new_run(tmp_path / name, photo)
+        run = fakes.new_run(tmp_path / name, photo)
         environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         processes.append(subprocess.Popen([*command, str(run), name], env=environment, stderr=subprocess.DEVNULL))
     for process, (index, name) in zip(processes, enumerate(names), strict=True):
