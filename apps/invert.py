@@ -23,7 +23,15 @@ from pmv.stages.domain import AUTO, domain_layers
 from pmv.stages.edit import check_frame
 from pmv.stages.edit_list import Edit
 from pmv.stages.latent import check_ood_mask
-from pmv.stages.sources import PhotoSources, changed_edits, run_sources, sources_with, update_sources, write_sources
+from pmv.stages.sources import (
+    PhotoSources,
+    changed_edits,
+    run_sources,
+    sources_with,
+    taken_back_if_refused,
+    update_sources,
+    write_sources,
+)
 from pmv.stages.table import TABLE
 
 
@@ -85,15 +93,16 @@ def invert(
         runner = Runner(folder, config, request.command, generator, stop)
         paths = {"mask": request.mask, "camera": request.camera, "ood_mask": request.ood_mask}
         _check_sources(sources_with(folder, request.edits, request.clear_edits, **paths), runner)
-        with folder.locked():
-            folder.tidy()
-            update_sources(folder, **paths)
-        with (
-            changed_edits(folder, request.edits, request.clear_edits),
-            _naming(run_sources(folder).photo_name),
-            disk_errors(folder.path),
-        ):
-            runner.run(request.first, request.until)
+        with taken_back_if_refused(folder):
+            with folder.locked():
+                folder.tidy()
+                update_sources(folder, **paths)
+            with (
+                changed_edits(folder, request.edits, request.clear_edits),
+                _naming(run_sources(folder).photo_name),
+                disk_errors(folder.path),
+            ):
+                runner.run(request.first, request.until)
         return folder.path
     if image is None:
         raise InputError("nothing to invert: give an image, or a run to resume")
