@@ -24,7 +24,15 @@ from pmv.stages.domain import AUTO, domain_layers
 from pmv.stages.edit import check_frame
 from pmv.stages.edit_list import Edit
 from pmv.stages.latent import check_ood_mask
-from pmv.stages.sources import PhotoSources, changed_edits, run_sources, sources_with, update_sources, write_sources
+from pmv.stages.sources import (
+    PhotoSources,
+    changed_edits,
+    run_sources,
+    sources_with,
+    taken_back_if_refused,
+    update_sources,
+    write_sources,
+)
 from pmv.stages.table import TABLE
 
 
@@ -107,12 +115,13 @@ def _resume(folder: RunFolder, request: Request, generator: Any, stop: Callable[
         config, generator = configure(request, folder.table, generator, folder / CONFIG)
         runner = Runner(folder, config, request.command, generator, stop)
         _check_sources(sources_with(folder, request.edits, request.clear_edits, **paths), runner)
-        update_sources(folder, **paths)
-        with (
-            changed_edits(folder, request.edits, request.clear_edits),
-            _naming(run_sources(folder).photo_name),
-        ):
-            runner.run(request.first, request.until)
+        with taken_back_if_refused(folder):
+            update_sources(folder, **paths)
+            with (
+                changed_edits(folder, request.edits, request.clear_edits),
+                _naming(run_sources(folder).photo_name),
+            ):
+                runner.run(request.first, request.until)
     return folder.path
 
 

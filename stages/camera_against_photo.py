@@ -150,7 +150,7 @@ def hold_against_photo(
     other, why = None, ""
     if told is not None:
         other, why = _told_otherwise(camera, told)
-    elif by_edges:
+    elif by_edges and has_usual_direction(seen):  # from behind there is no face whose edges could tell
         other, why = _better_view(camera, score, spec)
     if other is not None:
         return _doubted(seen, f"{why} {describe(sight(other, spec))}", _angle(camera, other))

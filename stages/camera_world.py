@@ -146,10 +146,7 @@ def check_world(camera: Camera, spec: GeneratorSpec) -> None:
         InputError: it cannot; the message says what the camera looks like.
     """
     seen = sight(camera, spec)
-    inside = bool(((camera.position[0].cpu() - torch.tensor(spec.pivot)).abs() < spec.box / 2).all())
-    if inside:
-        wrong = f"it stands {seen.distance:.3g} from the head's middle, inside the head"
-    elif not seen.in_front:
+    if not seen.in_front:
         wrong = "it looks away from the head"
     elif not (0 <= seen.u <= 1 and 0 <= seen.v <= 1):
         wrong = f"it looks past the head, whose middle would be at {seen.u:.2f}, {seen.v:.2f} of its picture"
@@ -169,6 +166,9 @@ def _hint(camera: Camera, spec: GeneratorSpec, seen: Sight) -> str:
     usual = f"the generator's stand {spec.radius:g} away with a focal length of {spec.focal:g} picture widths"
     rescaled = camera.cam2world.clone()
     rescaled[:, :3, 3] *= spec.radius / max(seen.distance, 1e-9)
+    scale = f"another world's scale: it stands {seen.distance:.3g} away, {usual}"
     if is_ordinary(Camera(rescaled, camera.intrinsics), spec):
-        return f"; it looks like another world's scale: it stands {seen.distance:.3g} away, {usual}"
+        return f"; it looks like {scale}"
+    for name, _ in conventions(Camera(rescaled, camera.intrinsics), spec):
+        return f"; it looks like {name} and {scale}"
     return f"; {usual}, y up, the face looking along +z"

@@ -161,6 +161,24 @@ def update_sources(folder: RunFolder, **paths: Path | None) -> None:
 
 
 @contextmanager
+def taken_back_if_refused(folder: RunFolder) -> Iterator[None]:
+    """Put what is given (`mask`, `camera`, `ood_mask`) back as it was if the first stage refuses it in the block."""
+    kinds = ("mask", "camera", "ood_mask")
+    before = {path: _in_place(path).read_bytes() for kind in kinds for path in folder.source.glob(f"{kind}.*")}
+    first = folder.table[0]
+    record = folder.record(first)
+    try:
+        yield
+    except InputError:
+        if folder.record(first) == record:
+            for path in (path for kind in kinds for path in folder.source.glob(f"{kind}.*")):
+                path.unlink()
+            for path, content in before.items():
+                path.write_bytes(content)
+        raise
+
+
+@contextmanager
 def changed_edits(folder: RunFolder, edits: Sequence[Edit], clear: bool = False) -> Iterator[None]:
     """Put edits on top of the run's own, for good unless the block raises `PmvError` or `OSError`: then they are as
     before.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import pmv.stages.prepare
-from pmv.errors import InputError
+from pmv.errors import InputError, PhotoError
 from pmv.generators import EG3DGenerator, load_generator
 from pmv.generators.base import GeneratorSpec
 from pmv.geometry.camera import Camera
@@ -21,7 +21,7 @@ from pmv.portrait.align import USUAL_ERROR, Aligned
 from pmv.stages.camera_against_photo import MeanHead, describe, hold_against_photo, overlap
 from pmv.stages.camera_search import CameraSearchConfig
 from pmv.stages.camera_world import check_world, conventions, is_ordinary, sight
-from pmv.stages.prepare import PrepareConfig, PrepareInputs, PrepareOutputs, run
+from pmv.stages.prepare import PrepareConfig, PrepareInputs, PrepareOutputs, _landmarked, run
 from tests.conftest import ROOT
 from tests.inputs_table import check_section
 
@@ -102,12 +102,19 @@ NUMBERS = [
         "world-to-camera (invert it) and OpenGL axes",
         True,
     ),
+    Case(
+        "another convention",
+        "z up and another scale",
+        posed(lambda m: Z_UP @ m, scaled(5)),
+        "a world with z up (turn it until y is up) and another world's scale: it stands 13.5 away",
+        True,
+    ),
     Case("scale and place", "10 times as far", scaled(10), "another world's scale: it stands 27 away", True),
     Case("scale and place", "4 times as far", scaled(4), "another world's scale: it stands 10.8 away", True),
     Case(
         "scale and place", "0.37 times as far (radius 1)", scaled(1 / 2.7), "another world's scale: it stands 1", True
     ),
-    Case("scale and place", "in the head", scaled(0.1), "inside the head; it looks like another world's scale", True),
+    Case("scale and place", "0.1 times as far", scaled(0.1), "10 times as large as in the generator's pictures", True),
     Case("scale and place", "1 unit to the side", moved(1.0), "it looks past the head", True),
     Case("scale and place", "a focal length of 50 mm (1.39)", zoomed(1.39 / 4.2647), "0.33 times as large", True),
     Case("scale and place", "a focal length of 12", zoomed(12 / 4.2647), "2.8 times as large", True),
@@ -115,7 +122,6 @@ NUMBERS = [
 # what the photo tells
 PICTURE = [
     Case("the photo's own", "as labelled", TRUTH, None),
-    Case("the photo's own", "5° of yaw away", turned(5), None),
     Case("the photo's own", "a focal length of 4.53 (Deep3D)", zoomed(4.53125 / 4.2647), None),
     Case("another convention", "a world with z up", posed(lambda m: Z_UP @ m), "a world with z up", True),
     Case("another convention", "a world with y down", posed(lambda m: OPENGL @ m), "a world with y down", True),
@@ -124,7 +130,6 @@ PICTURE = [
     Case("another convention", "upside down", posed(lambda m: m @ flipped(-1, -1, 1)), "upside-down picture", True),
     Case("another direction", "mirrored", posed(lambda m: MIRROR @ m @ MIRROR), "mirrored left to right?"),
     Case("another direction", "40° of yaw", turned(40), "the mean head is more like the photo from yaw +8°"),
-    Case("another direction", "−30° of yaw", turned(-30), "the mean head is more like the photo from yaw"),
     Case("another direction", "another row of the file (−60°, 17°)", turned(-68, 15), "more like the photo from"),
     Case("scale and place", "1.25 times as far", scaled(1.25), "outline is rather that of a head seen from yaw +8°"),
     Case("scale and place", "0.75 times as far", scaled(0.75), "the foreground's outline is rather"),
@@ -240,7 +245,7 @@ def test_the_embedded_generator_is_what_the_numbers_were_tried_on(embedded: EG3D
     assert all(getattr(embedded.spec, name) == getattr(SPEC, name) for name in names)
 
 
-@pytest.mark.parametrize("yaw, pitch", [(-35, 8), (70, -10), (180, 5)])
+@pytest.mark.parametrize("yaw, pitch", [pytest.param(70, -10, marks=pytest.mark.slow), (180, 5)])
 def test_other_heads_keep_their_cameras(embedded: EG3DGenerator, mean: MeanHead, yaw: float, pitch: float):
     """Also from behind, which no portrait shows but a full head may."""
     camera = embedded.spec.orbit(math.radians(yaw), math.radians(pitch))
@@ -325,17 +330,28 @@ def test_the_stage_keeps_a_right_camera_and_doubts_a_wrong_one(embedded: EG3DGen
 
 
 def test_the_stage_asks_for_landmarks_where_there_are_any(embedded: EG3DGenerator, monkeypatch, caplog):
-    asked = []
-
-    def faces(photo: Any) -> list[Any]:
-        asked.append(photo)
-        return [object()]
-
     monkeypatch.setattr(pmv.stages.prepare.landmarks, "is_available", lambda: True)
-    monkeypatch.setattr(pmv.stages.prepare, "find_faces", faces)
+    monkeypatch.setattr(pmv.stages.prepare, "find_faces", lambda photo: [object()])
     monkeypatch.setattr(pmv.stages.prepare, "align", lambda *_: landmarked(turned(50)))
     with caplog.at_level("WARNING", "pmv"):
         assert prepared(embedded, TRUTH).camera_confidence < 0.05
-    assert "the face's landmarks say yaw +58°" in caplog.text and len(asked) == 1
+    assert "the face's landmarks say yaw +58°" in caplog.text
+
+
+def test_landmarks_are_none_where_there_is_no_face_or_nobody_asks(embedded: EG3DGenerator, monkeypatch):
+    photo = read_bytes(PORTRAITS / "plain.png")[0]
+    given, context = PrepareInputs(photo, None, TRUTH), context_of(embedded)
+
+    def refuse(*_: Any) -> Aligned:
+        raise PhotoError("the face is blurred; give a sharper photo")
+
+    assert _landmarked(given, PrepareConfig(), context, 64) is None, "no networks"
+    monkeypatch.setattr(pmv.stages.prepare.landmarks, "is_available", lambda: True)
     monkeypatch.setattr(pmv.stages.prepare, "find_faces", lambda photo: [])
-    assert prepared(embedded, TRUTH).camera_confidence == 1.0, "no face: nothing is said of it"
+    assert _landmarked(given, PrepareConfig(), context, 64) is None
+    monkeypatch.setattr(pmv.stages.prepare, "find_faces", lambda photo: [object()])
+    monkeypatch.setattr(pmv.stages.prepare, "align", refuse)
+    assert _landmarked(given, PrepareConfig(), context, 64) is None
+    monkeypatch.setattr(pmv.stages.prepare, "align", lambda *_: landmarked(TRUTH))
+    assert _landmarked(given, PrepareConfig(), context, 64) is not None
+    assert _landmarked(given, PrepareConfig(align="never"), context, 64) is None

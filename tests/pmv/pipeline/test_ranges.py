@@ -1,5 +1,6 @@
 """Every number of a config has bounds, which hold before the first stage."""
 
+import functools
 import re
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -71,6 +72,7 @@ TOGETHER = [
 ]
 
 
+@functools.cache
 def refusal(setting: str) -> str:
     with pytest.raises(InputError) as caught:
         load_config(TABLE, settings=[setting])
