@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -243,9 +244,12 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mappin
         try:
             save_file(own, temporary, metadata={_HEADER: json.dumps(header, sort_keys=True)})
         except SafetensorError as error:
-            if "StorageFull" in str(error) or "No space left" in str(error):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-            raise
+            told = re.search(r"os error (\d+)", str(error))  # the library tells the system's number in words alone
+            full = "StorageFull" in str(error) or "No space left" in str(error)
+            number = errno.ENOSPC if full else int(told[1]) if told else None
+            if number is None:
+                raise
+            raise OSError(number, os.strerror(number), str(path)) from error
 
 
 @contextmanager

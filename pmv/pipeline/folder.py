@@ -45,6 +45,7 @@ class RunFolder:
         self.path = Path(path)
         self.table = table
         self._holds = 0
+        self._restoring = False
         self._records: dict[str, tuple[tuple[int, int, int], StageRecord | InputError]] = {}
 
     def __truediv__(self, name: str) -> Path:
@@ -154,7 +155,8 @@ class RunFolder:
             elif os.path.lexists(old):
                 old.rename(target)
             _remove(self / f".tmp-{name}")
-        _remove(self / _BEFORE)
+        if not self._restoring:
+            _remove(self / _BEFORE)
         for name in (*_FILES, *(product.file for product in self.table.products)):
             for part in self.path.glob(f".{name}.*.part"):
                 _remove(part)
@@ -213,6 +215,7 @@ class RunFolder:
         before = self / _BEFORE
         _remove(before)
         before.mkdir()
+        self._restoring = True
         try:
             for path in self.source.iterdir():
                 if _is_file_or_link(path):
@@ -223,6 +226,7 @@ class RunFolder:
                 self._swap_in(before, self.source)
                 raise
         finally:
+            self._restoring = False
             _remove(before)
 
     # --- stages

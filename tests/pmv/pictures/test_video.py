@@ -1,5 +1,7 @@
 """Video: what is written can be played, whatever the frame size."""
 
+from pathlib import Path
+
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -52,3 +54,35 @@ def test_bad_frames_leave_no_file(tmp_path, bad, message):
     with pytest.raises(ValueError, match=message):
         write_mp4(tmp_path / "bad.mp4", bad)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("what", ["cut", "a box beyond the end", "no index", "nothing"])
+def test_a_film_that_the_encoder_could_not_finish_is_none(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """On a full disk ffmpeg leaves what it had, and its library is content."""
+
+    class Encoder:
+        def send(self, frame: object) -> None:
+            pass
+
+        def close(self) -> None:
+            data = whole.read_bytes()
+            cut = {
+                "cut": data[:-9],
+                "a box beyond the end": b"\0\0\xff\xff" + data[4:],
+                "no index": data[:32],
+                "nothing": b"",
+            }
+            Path(self.path).write_bytes(cut[what])
+
+    whole = tmp_path / "whole.mp4"
+    write_mp4(whole, frames())
+    encoder = Encoder()
+
+    def opened(path, *_):
+        encoder.path = path
+        return encoder
+
+    monkeypatch.setattr("pmv.pictures.video._open_writer", opened)
+    with pytest.raises(OSError, match=r"Input/output error"):
+        write_mp4(tmp_path / "film.mp4", frames())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["whole.mp4"]

@@ -249,6 +249,12 @@ RECORDS = [
             ("a photo that is a list", b'{"photo": []}', "damaged"),
             ("a name of a megabyte", b'{"photo": "' + b"a" * 1_000_000 + b'"}', "damaged"),
             ("nested lists", b"[" * 100_000, "nested too deeply"),
+            ("nothing", b"", "not readable as JSON"),
+            ("no name", b'{"photo": ""}', "damaged"),
+            ("a name that is a number", b'{"photo": 7}', "damaged"),
+            ("5000 digits", b'{"photo": "a.png", "x": ' + b"9" * 5000 + b"}", "not readable as JSON"),
+            ("a path for a name", b'{"photo": "../../../etc/passwd"}', ""),
+            ("bytes that are no text", b'{"photo": "\xff.png"}', "no text in UTF-8"),
             ("half of a character", b'{"photo": "\\ud800.png"}', ""),
             ("terminal codes", b'{"photo": "\\u001b[2J\\u202e.png"}', ""),
         ]

@@ -68,13 +68,13 @@ def _setting(value: str):
 def _special(kind: str):
     def make(world: World, row: Path) -> list[str | bytes]:
         path = row / "evil.yaml"
-        if kind == "pipe":
+        if kind == "a pipe":
             os.mkfifo(path)
-        elif kind == "folder":
+        elif kind == "a folder":
             path.mkdir()
-        elif kind == "endless":
+        elif kind == "an endless device":
             path.symlink_to("/dev/zero")
-        elif kind == "loop":
+        elif kind == "a link to itself":
             path.symlink_to(path)
         return [*world.new(row), "--preset", "evil.yaml"]
 
@@ -101,13 +101,13 @@ def _edits(text: str, *pictures: str):
 
 
 PRESETS = [Row("preset", what, _preset(data), says) for what, data, says in YAML] + [
-    Row("preset", f"a {kind} instead of a file", _special(kind), says)
+    Row("preset", f"{kind} instead of a file", _special(kind), says)
     for kind, says in (
-        ("pipe", "no file but a pipe"),
-        ("folder", "is a folder"),
-        ("endless", "no file but a pipe or a device"),
-        ("loop", "cannot be read"),
-        ("missing file", "no such file"),
+        ("a pipe", "no file but a pipe"),
+        ("a folder", "is a folder"),
+        ("an endless device", "no file but a pipe or a device"),
+        ("a link to itself", "cannot be read"),
+        ("nothing", "no such file"),
     )
 ]
 
