@@ -26,7 +26,7 @@ from pmv.portrait.align import Aligned, align, choose_face, confidence_of, draw_
 from pmv.portrait.belonging import FacePlace, moved, own_part
 from pmv.portrait.crop import FRAMINGS, corners
 from pmv.portrait.landmarks import Face
-from pmv.portrait.matte import find_matte, resolve
+from pmv.portrait.matte import LEAST_FOREGROUND, check_name, find_matte
 from pmv.portrait.photo import Photo, from_tensor, sample
 from pmv.portrait.trust import judge
 from pmv.stages.camera_against_photo import MeanHead, hold_against_photo
@@ -73,7 +73,7 @@ class PrepareConfig(CameraSearchConfig):
         face: which face, numbered by size from 1; None = the largest.
         upright: degrees of tilt from which a head is turned upright.
         matte: what finds the foreground where no mask is given: selfie (a network), grabcut (by colour), auto
-            (selfie).
+            (selfie, and grabcut where that sees nobody).
     """
 
     resolution: Annotated[int, Range(16, 4096)] | None = None
@@ -106,7 +106,7 @@ class PrepareOutputs:
 
 def check(config: PrepareConfig, generator: Generator) -> None:
     """InputError where no matte is called so."""
-    resolve(config.matte)
+    check_name(config.matte)
 
 
 def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> PrepareOutputs:
@@ -143,7 +143,7 @@ def run(inputs: PrepareInputs, config: PrepareConfig, context: Context) -> Prepa
         foreground = foreground if believed is None else believed
     if foreground is None:
         foreground = _to_tensor(people.foreground(picture, config.matte), device)
-    if foreground.mean() < 0.02:
+    if foreground.mean() < LEAST_FOREGROUND:
         raise PhotoError("no foreground was found in the photo; give a --mask with the head white on black")
     original = photo
     if spec.stands_alone and spec.background is not None and config.composite == "auto":

@@ -25,7 +25,7 @@ from pmv.files.artifacts import (
     write_json,
 )
 from pmv.geometry.camera import Camera
-from pmv.pictures.images import read_image, read_mask, to_uint8, write_png
+from pmv.pictures.images import read_image, to_uint8, write_png
 from pmv.portrait.crop import FRAMINGS
 
 IMAGE, MASK, CAMERA, CROP, VALID = "image.png", "mask.png", "camera.json", "crop.json", "valid.png"
@@ -124,8 +124,10 @@ def read_prepared(path: Path) -> Prepared:
         if not (path / name).is_file():
             raise InputError(f"{path}: lacks {name}; run pmv prepare again, or give the photo itself")
     picture, _ = read_image(path / IMAGE)
-    foreground = read_mask(path / MASK)
-    valid = read_mask(path / VALID) if (path / VALID).is_file() else None
+    foreground = _read_grey(path / MASK)
+    valid = _read_grey(path / VALID) if (path / VALID).is_file() else None
+    if foreground.max() < 0.5:
+        raise InputError(f"{path / MASK}: the mask is empty; paint the head white")
     height, side = picture.shape[-2:]
     for name, mask in ((MASK, foreground), (VALID, valid)):
         if height != side or (mask is not None and mask.shape[-2:] != (side, side)):
@@ -143,6 +145,11 @@ def read_prepared(path: Path) -> Prepared:
     prepared = Prepared(picture, foreground, valid, matrix, camera, confidence, crop.get("framing"))
     _check(path, prepared)
     return prepared
+
+
+def _read_grey(path: Path) -> Tensor:
+    """A mask as pmv wrote it: [1,1,H,W] in [0,1], of any extent."""
+    return (read_image(path)[0].mean(1, keepdim=True) + 1) / 2
 
 
 def _unchanged(read: Tensor, exact: Tensor | None) -> Tensor:

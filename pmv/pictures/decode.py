@@ -96,8 +96,7 @@ def decode(path: str | Path) -> Decoded:
     """
     path = Path(path)
     try:
-        with _regular(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow writes one for every damaged entry of EXIF
+        with _regular(path) as file, _quiet():
             decoded = _decode(path, file)
     except _Refused as error:
         raise InputError(f"{path}: {error}") from error
@@ -112,6 +111,22 @@ def decode(path: str | Path) -> Decoded:
     if min(height, width) < 2:
         raise InputError(f"{path}: only {width}×{height} pixels; give a larger image")
     return decoded
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What decoders say of every damaged entry of a file stays unsaid: there may be tens of thousands."""
+    reader, before = logging.getLogger("tifffile"), cv2.utils.logging.getLogLevel()
+    level = reader.level
+    reader.setLevel(logging.CRITICAL + 1)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        reader.setLevel(level)
+        cv2.utils.logging.setLogLevel(before)
 
 
 @contextmanager

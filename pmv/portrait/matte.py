@@ -18,6 +18,8 @@ from pmv.portrait.networks import as_input, network
 Finder = Callable[[np.ndarray], np.ndarray]
 """uint8 [S,S,3] RGB → float32 [S,S] in [0,1]."""
 
+LEAST_FOREGROUND = 0.02
+"""Part of an aligned picture below which a foreground is none."""
 _SELFIE_SIDE = 256
 GRABCUT_ITERATIONS = 5
 GRABCUT_SOFTNESS = 0.006
@@ -29,7 +31,7 @@ def find_matte(picture: np.ndarray, name: str = "auto") -> np.ndarray:
 
     Args:
         picture: uint8 [S,S,3] RGB.
-        name: of a finder; "auto" is "selfie".
+        name: of a finder; "auto" takes "selfie", and "grabcut" where that sees nobody.
 
     Returns:
         float32 [S,S] in [0,1].
@@ -37,16 +39,17 @@ def find_matte(picture: np.ndarray, name: str = "auto") -> np.ndarray:
     Raises:
         InputError: no finder is called so.
     """
-    return MATTES[resolve(name)](picture)
+    check_name(name)
+    if name != "auto":
+        return MATTES[name](picture)
+    found = selfie(picture)
+    return found if found.mean() >= LEAST_FOREGROUND else grabcut(picture)
 
 
-def resolve(name: str) -> str:
-    """The finder that a name stands for; see `find_matte`."""
-    if name == "auto":
-        return "selfie"
-    if name not in MATTES:
+def check_name(name: str) -> None:
+    """InputError where no finder is called so."""
+    if name not in ("auto", *MATTES):
         raise InputError(f"no matte is called {name!r}; there are auto, {', '.join(MATTES)}")
-    return name
 
 
 def register(name: str, finder: Finder) -> None:

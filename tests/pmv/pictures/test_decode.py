@@ -612,3 +612,68 @@ def test_deep_pixels_keep_all_of_their_bits(tmp_path: Path):
     deep = whole(TRUE / 255, 16)
     tifffile.imwrite(tmp_path / "a.tif", np.moveaxis(deep, -1, 0), planarconfig="separate", photometric="rgb")
     np.testing.assert_array_equal(decode(tmp_path / "a.tif").pixels, deep)
+
+
+def seeds() -> dict[str, bytes]:
+    """A small file of every kind and layout."""
+    found = {
+        "deep": png(whole(TRUE / 255, 16), {b"iCCP": iccp(icc(1.0))}, bits=16),
+        "avif": avif(),
+        "exif": jpeg(exif_of(9)),
+    }
+    deep = whole(TRUE / 255, 16)
+    layouts: dict[str, dict[str, Any]] = {
+        "plain": {"data": deep},
+        "deflated": {"data": deep, "compression": "zlib"},
+        "planar": {"data": np.moveaxis(deep, -1, 0), "planarconfig": "separate", "iccprofile": icc(1.0)},
+        "tiled": {"data": np.tile(deep, (2, 2, 1)), "tile": (16, 16), "compression": "zlib"},
+        "eight": {"data": whole(TRUE / 255, 8)},
+    }
+    for name, layout in layouts.items():
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, photometric="rgb", metadata=None, **layout)
+        found[name] = buffer.getvalue()
+    for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP"):
+        buffer = io.BytesIO()
+        Image.fromarray(whole(TRUE / 255, 8)).save(buffer, kind)
+        found[kind] = buffer.getvalue()
+    return found
+
+
+def mutated(content: bytes, rng: np.random.Generator) -> bytes:
+    data = bytearray(content)
+    for _ in range(rng.integers(1, 6)):
+        place = int(rng.integers(min(len(data), 400 if rng.random() < 0.6 else len(data))))
+        match rng.integers(4):
+            case 0:
+                data[place] = int(rng.integers(256))
+            case 1:
+                number = int(rng.choice([0, 1, 255, 65535, 70000, 2**31 - 1, 2**32 - 1]))
+                data[place : place + 4] = number.to_bytes(4, "little" if rng.random() < 0.5 else "big")
+            case 2 if len(data) > 60:
+                del data[place : place + int(rng.integers(1, 30))]
+            case _:
+                data[place:place] = rng.bytes(int(rng.integers(1, 30)))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_damaged_files_of_every_kind_are_pictures_or_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, count: int
+):
+    rng = np.random.default_rng(count)
+    monkeypatch.setattr(logging.getLogger("pmv"), "disabled", True)
+    read = 0
+    for name, content in seeds().items():
+        for _ in range(count):
+            (tmp_path / "a").write_bytes(mutated(content, rng))
+            try:
+                decoded = decode(tmp_path / "a")
+            except InputError as error:
+                assert "\n" not in str(error) and len(str(error)) < 400, name
+            else:
+                read += 1
+                assert decoded.pixels.ndim == 3 and decoded.pixels.dtype in (np.uint8, np.uint16)
+    assert 0 < read < count * len(seeds())
+    out, error = capfd.readouterr()
+    assert out == error == "", "decoders stay silent"

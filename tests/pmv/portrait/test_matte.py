@@ -1,5 +1,6 @@
 """Mattes: the guided filter, refinement, and finders by name."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -54,4 +55,13 @@ def test_finders_by_name(monkeypatch: pytest.MonkeyPatch):
     assert matte.find_matte(np.zeros((8, 8, 3), np.uint8), "half").max() == 0.5
     with pytest.raises(InputError, match="selfie, grabcut"):
         matte.find_matte(np.zeros((8, 8, 3), np.uint8), "magic")
-    assert matte.resolve("auto") == "selfie"
+    with pytest.raises(InputError, match="no matte is called 'magic'"):
+        matte.check_name("magic")
+
+
+def test_where_the_network_sees_nobody_colours_tell_the_foreground():
+    picture = np.full((128, 128, 3), 200, np.uint8)
+    cv2.circle(picture, (64, 64), 44, (30, 60, 160), -1)
+    assert matte.selfie(picture).mean() < matte.LEAST_FOREGROUND
+    found = matte.find_matte(picture)
+    assert found[64, 64] > 0.99 and found[4, 4] < 0.01

@@ -2,7 +2,6 @@
 published files are those of OpenCV 5 (MediaPipe's) and of PyTorch (O-Net), on the plain portrait.
 """
 
-import json
 from pathlib import Path
 
 import cv2
@@ -12,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from pmv.errors import AssetsError
-from pmv.files.artifacts import save_tensors
+from pmv.files.artifacts import read_header, save_tensors
 from pmv.pictures.images import read_bytes
 from pmv.portrait import onet
 from pmv.portrait.landmarks import _anchor_answers
@@ -100,10 +99,7 @@ def test_padding_is_tensorflows(size: int, kernel: int, stride: int, wanted: lis
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_ships_says_where_it_comes_from(kind: str):
     folder = ROOT / "assets" / "landmarks"
-    from safetensors import safe_open
-
-    with safe_open(folder / f"{kind}.safetensors", framework="pt") as file:
-        header = json.loads(file.metadata()["pmv"])
+    header = read_header(folder / f"{kind}.safetensors")
     assert header["source"] in (folder / "NOTICE").read_text() and header["published_sha256"]
     assert header["licence"] == ("MIT" if kind == "onet" else "Apache-2.0")
 
