@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pmv.errors import CheckpointError, InputError
 from pmv.files.artifacts import read_header, save_tensors, tensors_hash
+from pmv.files.manifest import manifest
 from pmv.generators import Generator, load_generator
 from pmv.generators.settings import with_settings
 from pmv.geometry.camera import Camera
@@ -73,7 +74,7 @@ def load_inversion(path: str | Path, device: str | torch.device = "cpu", generat
     if not {"generator", "generator_hash"} <= header.keys():
         raise InputError(f"{path}: not an inversion")
     name = generator or header["generator"]
-    if generator is None and Path(name).suffix and not Path(name).exists():
+    if generator is None and name not in manifest() and not Path(name).exists():
         raise CheckpointError(f"{name}: the generator that {path} was made with is gone; name it with --generator")
     model = load_generator(name, device=device)
     if tensors_hash(model.state_dict()) != header["generator_hash"]:

@@ -139,6 +139,8 @@ class _Page:
         parts = [f'<div class="row">{"".join(shown)}</div>']
         if not self.run["complete"]:
             parts.append("<p>The run is not complete: what follows is what there is so far.</p>")
+        elif self.head is None and self.notes.to_turn:
+            parts.append(f'<p class="soft">{escaped(self.notes.to_turn)}</p>')
         numbers = self._all_numbers()
         cards = [
             f"<div><dt>{escaped(called)}</dt><dd>{numbers[name]:.1f} {escaped(unit)}"
@@ -212,7 +214,7 @@ class _Page:
         parts.append(self._plot(record["losses"]))
         for name, value in record["numbers"].items():
             rows = sorted(value.items()) if isinstance(value, dict) else [(name, value)]
-            parts.append(_table([(key, number, notes.numbers.get(key, "")) for key, number in rows]))
+            parts.append(_table([(key, number, notes.meaning(key)) for key, number in rows]))
         others = [name for name in record["files"] if not name.endswith((".png", ".mp4"))]
         links = ", ".join(f'<a href="{_link(stage.folder, name)}">{escaped(name)}</a>' for name in others)
         return [*parts, f'<p class="soft">beside these: {links}</p>']
