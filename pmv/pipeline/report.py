@@ -141,7 +141,7 @@ class _Page:
             parts.append("<p>The run is not complete: what follows is what there is so far.</p>")
         elif self.head is None and self.notes.to_turn:
             parts.append(f'<p class="soft">{escaped(self.notes.to_turn)}</p>')
-        numbers = self._all_numbers()
+        numbers = all_numbers(self.folder)
         cards = [
             f"<div><dt>{escaped(called)}</dt><dd>{numbers[name]:.1f} {escaped(unit)}"
             f"<small>{escaped(meaning)}</small></dd></div>"
@@ -184,14 +184,6 @@ class _Page:
             return []
         told = [line.partition(" WARNING ")[2] for line in lines if " WARNING " in line]
         return list(dict.fromkeys(line for line in told if not line.startswith("interrupted in ")))
-
-    def _all_numbers(self) -> dict[str, Any]:
-        """The numbers of all stages by name."""
-        found: dict[str, Any] = {}
-        for stage in self.folder.table:
-            for name, value in (self.folder.record(stage) or {}).get("numbers", {}).items():
-                found |= value if isinstance(value, dict) else {name: value}
-        return found
 
     def _contents(self) -> str:
         links = [f'<a href="#{escaped(stage.folder)}">{escaped(stage.name)}</a>' for stage in self.folder.table]
@@ -355,6 +347,15 @@ class _Page:
         if source is None or shape is None:
             return ""
         return _figure(source, caption, shape, _link(*name.split("/")), kind)
+
+
+def all_numbers(folder: RunFolder) -> dict[str, Any]:
+    """The numbers of all stages by name."""
+    found: dict[str, Any] = {}
+    for stage in folder.table:
+        for name, value in (folder.record(stage) or {}).get("numbers", {}).items():
+            found |= value if isinstance(value, dict) else {name: value}
+    return found
 
 
 def changed_settings(config: Config) -> list[tuple[str, Any, Any]]:
