@@ -18,6 +18,7 @@ from typing import Any
 
 from pmv.apps.invert import Request, invert
 from pmv.errors import AssetsError, BusyError, InputError, PmvError
+from pmv.files.reading import read_text
 from pmv.generators import load_generator, resolve_generator
 from pmv.pipeline.config import load_config
 from pmv.pipeline.context import never
@@ -30,6 +31,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", 
 PATIENCE = 90.0
 """Seconds to wait for another process to leave a run's folder: of a machine that was lost, the work is given to another
 one before its own processes have ended."""
+_MOST_LIST = 64 << 20
+"""Bytes of a list: some hundred thousand paths."""
 DONE, FAILED = "done", "failed"
 
 
@@ -101,10 +104,7 @@ def find_photos(paths: Sequence[Path]) -> list[Photo]:
 
 
 def _listed(path: Path) -> list[Path]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is no list of photos ({type(error).__name__})") from error
+    lines = read_text(path, _MOST_LIST).splitlines()
     photos = [path.parent / line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     for photo in photos:
         if not photo.is_file():

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pmv.apps.batch import DONE, FAILED, Outcome
+from pmv.errors import shown
 from pmv.files.artifacts import write_text
 
 _STYLE = """
@@ -64,14 +65,14 @@ def _html(out: Path, rows: Sequence[Outcome], columns: Sequence[str]) -> str:
 
 
 def _row(out: Path, row: Outcome, columns: Sequence[str]) -> str:
-    name, folder = html.escape(row.photo.name), quote(row.photo.name)
+    name, folder = html.escape(shown(row.photo.name)), quote(row.photo.name)
     title = f'<a href="{folder}/report.html">{name}</a>' if (out / row.photo.name / "report.html").exists() else name
     cells = [f"<td>{title}</td>"]
     for heading, path in PICTURES:
         there = (out / row.photo.name / path).exists()
         picture = f'<img loading="lazy" src="{folder}/{path}" alt="{heading} of {name}">' if there else ""
         cells.append(f"<td>{picture}</td>")
-    cells.append(f"<td>{row.status}{': ' + html.escape(row.message) if row.message else ''}</td>")
+    cells.append(f"<td>{row.status}{': ' + html.escape(shown(row.message, 1000)) if row.message else ''}</td>")
     cells.append(f'<td class="number">{row.seconds:.1f}</td>')
     cells += [f'<td class="number">{row.figures[c]:.2f}</td>' if c in row.figures else "<td></td>" for c in columns]
     return f'<tr class="{row.status}">{"".join(cells)}</tr>'

@@ -56,10 +56,14 @@ def read_path(path: Path) -> tuple[Camera, tuple[int, int] | None]:
     frames = data.get("frames")
     if not frames:
         return cameras, None
-    sizes = {(int({**data, **frame}["w"]), int({**data, **frame}["h"])) for frame in frames}
+    # that they are numbers is known since the cameras could be read
+    sizes = {(float({**data, **frame}["w"]), float({**data, **frame}["h"])) for frame in frames}
     if len(sizes) != 1:
         raise InputError(f"{path}: its frames have {len(sizes)} sizes; give a path whose pictures have one")
-    return cameras, sizes.pop()
+    width, height = sizes.pop()
+    if not (math.isfinite(width) and math.isfinite(height)):
+        raise InputError(f"{path}: its frames are {width:g}×{height:g} pixels; write their size as whole numbers")
+    return cameras, (round(width), round(height))
 
 
 def reshaped(cameras: Camera, width: int, height: int) -> Camera:

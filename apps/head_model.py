@@ -159,6 +159,8 @@ def head_surface(run: Path, settings: ModelSettings, device: str | torch.device,
     vertices = smoothed(vertices, faces, settings.smooth)
     if settings.faces is not None:
         vertices, faces = simplified(vertices, faces, settings.faces)
+    if not len(faces):
+        raise InputError(f"{run}: no surface was found at a grid of {settings.grid}; give a finer one, such as 160")
     fills = [_fill(vertices, faces, around[i].to("cpu"), render, spec) for i, render in enumerate(renders)]
     photo = _photo(run, vertices, faces, inversion, fine, settings)
     normals = _outward(vertices, vertex_normals(vertices, faces))

@@ -25,6 +25,8 @@ DEPTH_RAYS = 128
 IMAGE = "image"
 LAYERS = (IMAGE, "depth", "normals")
 TRANSPARENT = "transparent"
+SMALLEST, LARGEST = 16, 8192
+"""Pixels a side of a rendered picture."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,14 @@ class Look:
 
     size: tuple[int, int] | None = None
     ground: str | tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """InputError for a size that no picture is rendered at."""
+        if self.size is not None and not all(SMALLEST <= side <= LARGEST for side in self.size):
+            width, height = self.size
+            raise InputError(
+                f"pictures of {width}×{height} pixels are not rendered, only {SMALLEST} to {LARGEST} a side"
+            )
 
     def framed(self, cameras: Camera) -> Camera:
         """Cameras of the generator's square as those of pictures of `size`, the square in their middle."""

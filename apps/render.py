@@ -4,8 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from pmv.apps.camera_paths import PATHS, named_path, read_path, resize_transforms
 from pmv.apps.layers import IMAGE, LAYERS, PLAIN, Look, shape_from
@@ -13,7 +16,7 @@ from pmv.errors import InputError, disk_errors
 from pmv.files.artifacts import atomic_folder, check_output, check_replaceable
 from pmv.generators.base import GeneratorSpec
 from pmv.geometry.camera import Camera
-from pmv.inversion import load_inversion
+from pmv.inversion import Inversion, load_inversion
 from pmv.pictures.images import write_png
 from pmv.pictures.layers import write_layer
 from pmv.pictures.sheets import tile
@@ -83,16 +86,9 @@ def write_turn(
     check_output(out)
     _check_angles(pitch_deg, yaw_deg, sweep_deg or 0.0)
     inversion = load_inversion(run, device, generator)
-    spec = inversion.generator.spec
-    cameras, look = cameras_of(path, spec, frames, yaw_deg, pitch_deg, sweep_deg, look)
-    look.check(spec)
-    cameras = cameras.to(device)
-    planes = inversion.generator.planes(inversion.w, inversion.noise)
-    pictures = (
-        look.pixels(inversion.generator.render(planes, inversion.w, cameras[i]), spec) for i in range(len(cameras))
-    )
+    series = _series(inversion, path, frames, yaw_deg, pitch_deg, sweep_deg, look)
     with disk_errors(out):
-        write_mp4(out, pictures, _FPS)
+        write_mp4(out, (series.picture(i) for i in range(len(series.cameras))), _FPS)
 
 
 @torch.no_grad()
@@ -124,26 +120,55 @@ def write_frames(
     check_replaceable(out, {*LAYERS, _CAMERAS}, "frames")
     _check_angles(pitch_deg, yaw_deg, sweep_deg or 0.0)
     inversion = load_inversion(run, device, generator)
-    spec = inversion.generator.spec
-    cameras, look = cameras_of(path, spec, frames, yaw_deg, pitch_deg, sweep_deg, look)
-    look.check(spec)
-    cameras = cameras.to(device)
-    planes = inversion.generator.planes(inversion.w, inversion.noise)
-    names = [f"{i:05d}.png" for i in range(len(cameras))]
+    series = _series(inversion, path, frames, yaw_deg, pitch_deg, sweep_deg, look)
+    side = inversion.generator.spec.resolution
+    size = series.look.size or (side, side)
+    names = [f"{i:05d}.png" for i in range(len(series.cameras))]
     with atomic_folder(out) as folder:
         for layer in layers:
             (folder / layer).mkdir()
         for i, name in enumerate(names):
             if set(layers) - {IMAGE}:
-                shape = shape_from(inversion, planes, cameras[i], look.size or (spec.resolution, spec.resolution))
-                found = {IMAGE: look.pixels(shape.render, spec), "depth": shape.depth, "normals": shape.normals}
+                shape = shape_from(inversion, series.planes, series.cameras[i], size)
+                found = {"depth": shape.depth, "normals": shape.normals}
+                found[IMAGE] = series.look.pixels(shape.render, inversion.generator.spec)
             else:
-                found = {IMAGE: look.pixels(inversion.generator.render(planes, inversion.w, cameras[i]), spec)}
+                found = {IMAGE: series.picture(i)}
             for layer in layers:
                 write_layer(folder / layer / name, found[layer])
-        cameras.save(folder / _CAMERAS, [f"{layers[0]}/{name}" for name in names], spec.resolution)
-        if look.size is not None:
-            resize_transforms(folder / _CAMERAS, *look.size)
+        series.cameras.save(folder / _CAMERAS, [f"{layers[0]}/{name}" for name in names], side)
+        if size != (side, side):
+            resize_transforms(folder / _CAMERAS, *size)
+
+
+class _Series(NamedTuple):
+    """A head, the cameras that see it one after another, and how their pictures are written."""
+
+    inversion: Inversion
+    planes: Tensor
+    cameras: Camera
+    look: Look
+
+    def picture(self, index: int) -> np.ndarray:
+        """uint8 [H,W,3 or 4] of one camera."""
+        generator = self.inversion.generator
+        return self.look.pixels(generator.render(self.planes, self.inversion.w, self.cameras[index]), generator.spec)
+
+
+def _series(
+    inversion: Inversion,
+    path: str | Path | None,
+    frames: int,
+    yaw_deg: float,
+    pitch_deg: float,
+    sweep_deg: float | None,
+    look: Look,
+) -> _Series:
+    generator = inversion.generator
+    cameras, look = cameras_of(path, generator.spec, frames, yaw_deg, pitch_deg, sweep_deg, look)
+    look.check(generator.spec)
+    planes = generator.planes(inversion.w, inversion.noise)
+    return _Series(inversion, planes, cameras.to(inversion.w.device), look)
 
 
 def cameras_of(

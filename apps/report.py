@@ -14,7 +14,7 @@ from pmv.inversion import FILE_NAME
 from pmv.pipeline.config import Config, load_config
 from pmv.pipeline.folder import RunFolder
 from pmv.pipeline.record import read_about
-from pmv.pipeline.report import HeadInPage, escaped, page, write_report
+from pmv.pipeline.report import HeadInPage, all_numbers, escaped, page, write_report
 from pmv.pipeline.report_pictures import data_uri, read_pixels
 from pmv.stages.notes import NOTES
 from pmv.stages.table import TABLE
@@ -73,7 +73,7 @@ def compare_runs(runs: Sequence[Path], out: Path) -> Path:
         parts += [_view(folder, files, f"{name}, {what}") for (folder, _, _), name in zip(opened, names)]
         parts.append("</div>")
     for title, rows in (
-        ("figures", _figures([folder for folder, _, _ in opened])),
+        ("figures", _rows([all_numbers(folder) for folder, _, _ in opened])),
         ("settings that differ", _differing([config for _, config, _ in opened])),
         ("seconds", _seconds([about for _, _, about in opened])),
     ):
@@ -104,17 +104,6 @@ def _view(folder: RunFolder, files: Sequence[str], caption: str) -> str:
     wide = ' class="wide"' if pixels.shape[1] > pixels.shape[0] else ""
     image = f'<img src="{data_uri(pixels)}" alt="{escaped(caption)}">'
     return f"<figure{wide}>{image}<figcaption>{escaped(caption)}</figcaption></figure>"
-
-
-def _figures(folders: Sequence[RunFolder]) -> list[tuple[str, list[Any]]]:
-    found: list[dict[str, Any]] = []
-    for folder in folders:
-        numbers: dict[str, Any] = {}
-        for stage in TABLE:
-            for name, value in (folder.record(stage) or {}).get("numbers", {}).items():
-                numbers |= value if isinstance(value, dict) else {name: value}
-        found.append(numbers)
-    return _rows(found)
 
 
 def _differing(configs: Sequence[Config]) -> list[tuple[str, list[Any]]]:

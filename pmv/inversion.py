@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pmv.errors import CheckpointError, InputError, shown
 from pmv.files.artifacts import check_seal, load_tensors, read_header, save_tensors, sealed, tensors_hash
-from pmv.files.reading import fitted
+from pmv.files.manifest import manifest
+from pmv.files.reading import fitted, is_file
 from pmv.generators import Generator, load_generator
 from pmv.generators.settings import with_settings
 from pmv.geometry.camera import Camera
@@ -76,7 +77,7 @@ def load_inversion(path: str | Path, device: str | torch.device = "cpu", generat
     header = inversion_header(path)
     check_seal(header, load_tensors(path), path)
     name = generator or header["generator"]
-    if generator is None and Path(name).suffix and not Path(name).exists():
+    if generator is None and name not in manifest() and not is_file(name):
         raise CheckpointError(f"{name}: the generator that {path} was made with is gone; name it with --generator")
     model = load_generator(name, device=device)
     if tensors_hash(model.state_dict()) != header["generator_hash"]:

@@ -6,6 +6,7 @@ _PHOTO = "00_prepare/original.png"
 _WITH_EDITS = "04_edit/image.png"
 
 NOTES = Notes(
+    to_turn="pmv report RUN writes this page with the head in 3D, to be turned by hand; pmv export takes it elsewhere.",
     given=(_WITH_EDITS, _PHOTO),
     result=("09_retune/input_view.png", "08_tune/input_view.png", "03_coarse/input_render.png", "02_latent/pivot.png"),
     headline=(
@@ -114,13 +115,14 @@ NOTES = Notes(
                 "pivot_psnr": "dB, the pivot against the photo's head",
                 "coarse_psnr": "dB, the coarse head against it",
                 "tuned_psnr": "dB, the finished head against it",
-                "pivot_ssim": "structural similarity, 1 = the same",
-                "coarse_ssim": "structural similarity, 1 = the same",
-                "tuned_ssim": "structural similarity, 1 = the same",
+                "*_ssim": "structural similarity, 1 = the same",
                 "edit_psnr": "dB, inside what was painted",
                 "views_psnr": "dB, against the photo's pixels in the pseudo-views",
                 "consistency_psnr": "dB, the photo on the finished surface against renders beside its view",
                 "consistency_covisible": "part of the surface that could be compared so",
+                "pivot_*": "perceptual distance, 0 = the same",
+                "coarse_*": "perceptual distance, 0 = the same",
+                "tuned_*": "perceptual distance, 0 = the same",
             },
         ),
     },

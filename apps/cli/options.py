@@ -36,7 +36,6 @@ presets = click.option(
 settings = click.option(
     "--set", "settings", multiple=True, metavar="STAGE.KEY=VALUE", help="Change one value of the config."
 )
-_SMALLEST, _LARGEST = 16, 8192  # pixels a side of a rendered picture
 mask = click.option("--mask", type=FILE, help="Foreground mask, white = head. [default: alpha, or found]")
 face = click.option(
     "--face", type=click.IntRange(1), help="Which face of the photo, numbered by size. [default: largest]"
@@ -77,8 +76,8 @@ def read_size(context: click.Context, parameter: click.Parameter, text: str | No
     parts = text.lower().replace("×", "x").split("x")
     numbers = [int(part) if part.strip().isascii() and part.strip().isdigit() else 0 for part in parts]
     numbers = numbers * 2 if len(numbers) == 1 else numbers
-    if len(numbers) != 2 or not all(_SMALLEST <= number <= _LARGEST for number in numbers):
-        raise click.BadParameter(f"{text!r} is no size; give {_SMALLEST} to {_LARGEST} pixels, as 512 or 640x360")
+    if len(numbers) != 2 or not all(numbers):
+        raise click.BadParameter(f"{text!r} is no size; give pixels, as 512 or 640x360")
     return numbers[0], numbers[1]
 
 

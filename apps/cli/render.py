@@ -72,7 +72,7 @@ def render(
     if kind not in ("uncrop", ".png", ".mp4", "a folder"):
         raise click.UsageError("--out ends in .png or .mp4, or is a folder")
     if kind in (".mp4", "a folder") and len(yaws) != 1:
-        raise click.UsageError("an MP4 or folder takes one --yaw, the middle of the turn")
+        raise click.UsageError(f"{'an MP4' if kind == '.mp4' else kind} takes one --yaw, the middle of the turn")
     options.refuse_others(context, kind, "an --out that is", _APPLIES)
     way_is_file = way is not None and way not in _WAYS
     if way_is_file:

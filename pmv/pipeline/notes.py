@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class StageNotes:
         pictures: name of a picture, without its suffix → caption. A picture without one is shown under its name.
         pairs: see there.
         depth: names of pictures that hold depth, which are shown in colour.
-        numbers: name of a number → what it means.
+        numbers: name of a number, or a pattern such as "*_psnr" → what it means; the first that fits counts.
     """
 
     text: str
@@ -37,6 +38,10 @@ class StageNotes:
     pairs: tuple[Pair, ...] = ()
     depth: tuple[str, ...] = ()
     numbers: Mapping[str, str] = field(default_factory=dict)
+
+    def meaning(self, number: str) -> str:
+        """What a number means, "" where nothing is said of it."""
+        return next((text for pattern, text in self.numbers.items() if fnmatchcase(number, pattern)), "")
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Notes:
         given, result: files of which the first that exists is the picture that went in, and the one that came out.
         headline: (number, what it is called, its unit, what it means): the figures that stand first, where they exist.
         strips: see there.
+        to_turn: how a finished head gets into the page, to be turned by hand.
     """
 
     stages: Mapping[str, StageNotes] = field(default_factory=dict)
@@ -72,3 +78,4 @@ class Notes:
     result: tuple[str, ...] = ()
     headline: tuple[tuple[str, str, str, str], ...] = ()
     strips: tuple[Strip, ...] = ()
+    to_turn: str = ""

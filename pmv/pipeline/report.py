@@ -144,7 +144,9 @@ class _Page:
         parts = [f'<div class="row">{"".join(shown)}</div>']
         if not self.run["complete"]:
             parts.append("<p>The run is not complete: what follows is what there is so far.</p>")
-        numbers = self._all_numbers()
+        elif self.head is None and self.notes.to_turn:
+            parts.append(f'<p class="soft">{escaped(self.notes.to_turn)}</p>')
+        numbers = all_numbers(self.folder)
         cards = [
             f"<div><dt>{escaped(called)}</dt><dd>{numbers[name]:.1f} {escaped(unit)}"
             f"<small>{escaped(meaning)}</small></dd></div>"
@@ -189,14 +191,6 @@ class _Page:
         told = [line.partition(" WARNING ")[2] for line in lines if " WARNING " in line]
         return list(dict.fromkeys(line for line in told if not line.startswith("interrupted in ")))
 
-    def _all_numbers(self) -> dict[str, Any]:
-        """The numbers of all stages by name."""
-        found: dict[str, Any] = {}
-        for stage in self.folder.table:
-            for name, value in (self.folder.record(stage) or {}).get("numbers", {}).items():
-                found |= value if isinstance(value, dict) else {name: value}
-        return found
-
     def _contents(self) -> str:
         links = [f'<a href="#{escaped(stage.folder)}">{escaped(stage.name)}</a>' for stage in self.folder.table]
         return f'<nav aria-label="stages">{"".join(links)}<a href="#settings">settings</a></nav>'
@@ -218,7 +212,7 @@ class _Page:
         parts.append(self._plot(record["losses"]))
         for name, value in record["numbers"].items():
             rows = sorted(value.items()) if isinstance(value, dict) else [(name, value)]
-            parts.append(_table([(key, number, notes.numbers.get(key, "")) for key, number in rows]))
+            parts.append(_table([(key, number, notes.meaning(key)) for key, number in rows]))
         others = [name for name in record["files"] if not name.endswith((".png", ".mp4"))]
         links = ", ".join(f'<a href="{_link(stage.folder, name)}">{escaped(name)}</a>' for name in others)
         return [*parts, f'<p class="soft">beside these: {links}</p>']
@@ -359,6 +353,15 @@ class _Page:
         if source is None or shape is None:
             return ""
         return _figure(source, caption, shape, _link(*name.split("/")), kind)
+
+
+def all_numbers(folder: RunFolder) -> dict[str, Any]:
+    """The numbers of all stages by name."""
+    found: dict[str, Any] = {}
+    for stage in folder.table:
+        for name, value in (folder.record(stage) or {}).get("numbers", {}).items():
+            found |= value if isinstance(value, dict) else {name: value}
+    return found
 
 
 def changed_settings(config: Config) -> list[tuple[str, Any, Any]]:

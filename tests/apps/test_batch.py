@@ -85,7 +85,7 @@ def test_photos_of_files_folders_and_lists(photos: Path, tmp_path: Path):
     assert all(photo.path.is_absolute() and photo.path.exists() for photo in listed)
     both = find_photos([photos / "head0.png", photos / "head1.png", other, other / "head0.png"])
     assert len({photo.name.lower() for photo in both}) == len(both) == 5, "no two runs share a folder"
-    for given, message in ((other / "none.png", "no such photo"), (other / "none.txt", "none.txt: is no list")):
+    for given, message in ((other / "none.png", "no such photo"), (other / "none.txt", "none.txt: no such file")):
         with pytest.raises(InputError, match=message):
             find_photos([given])
     (other / "wrong.txt").write_text("gone.png\n")

@@ -1,7 +1,9 @@
 """Pictures, films and frames of a finished head: paths, sizes, grounds, layers, and options that say nothing."""
 
+import json
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -29,7 +31,8 @@ from tests.conftest import make_tiny_generator
 def call(*words: str | Path) -> tuple[int, str]:
     result = CliRunner().invoke(cli, [str(word) for word in words])
     assert result.exception is None or isinstance(result.exception, SystemExit | PmvError), result.exception
-    return result.exit_code, result.output + str(result.exception or "")
+    failed = result.exception if isinstance(result.exception, PmvError) else ""
+    return result.exit_code, f"{result.output}{failed}"
 
 
 @pytest.mark.parametrize("kind", PATHS)
@@ -53,6 +56,25 @@ def test_a_wide_picture_shows_the_square_in_its_middle(tiny_generator: EG3DGener
     assert (wide_u * 640 - 160, wide_v * 320) == pytest.approx((u * 320, v * 320), abs=1e-3)
     (high_u, high_v) = reshaped(camera, 100, 200).project(point)[0][0, 0].tolist()
     assert (high_u * 100, high_v * 200 - 50) == pytest.approx((u * 100, v * 100), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "w, h, message", [("1e9", "1e9", "pictures of 1000000000×"), ("NaN", "4", "NaN"), ("64", "64", "2 sizes")]
+)
+def test_a_path_s_own_size_is_judged(
+    finished: Finished, tmp_path: Path, told_before: Callable[..., None], w: str, h: str, message: str
+):
+    spec = load_inversion(finished.run).generator.spec
+    path = tmp_path / "transforms.json"
+    named_path("swing", spec, 2, 0.0, 0.0, None).save(path)
+    data = json.loads(path.read_text())
+    data["frames"][0] |= {"w": json.loads(w), "h": json.loads(h)}
+    if message != "2 sizes":
+        data["frames"] = data["frames"][:1]
+    path.write_text(json.dumps(data))
+    code, told = call("render", finished.run, "--path", path, "--out", tmp_path / "frames")
+    assert code != 0 and message.lower() in told.lower() and not (tmp_path / "frames").exists()
+    told_before(told.strip().splitlines()[-1])
 
 
 def test_frames_have_layers_and_their_cameras(finished: Finished, tmp_path: Path):
@@ -112,16 +134,25 @@ def test_grounds(finished: Finished, tmp_path: Path, tiny_generator: EG3DGenerat
         (["--out", "a.png", "--background", "blau"], "'blau' is no colour"),
         (["--out", "a.png", "--background", "#11223344"], "'#11223344' is half transparent"),
         (["--out", "a.png", "--size", "0x7"], "'0x7' is no size"),
-        (["--out", "a.png", "--size", "9999999"], "'9999999' is no size"),
+        (
+            ["--out", "a.png", "--size", "9999999"],
+            "9999999×9999999 pixels are not rendered",
+        ),
         (["--out", "a.gif"], "--out ends in .png or .mp4, or is a folder"),
     ],
 )
 def test_options_that_say_nothing_are_refused(
-    finished: Finished, words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Finished,
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    told_before: Callable[..., None],
 ):
     monkeypatch.chdir(tmp_path)
     code, told = call("render", finished.run, *words)
     assert code != 0 and message in told
+    told_before(told.strip().splitlines()[-1], " ".join(words))
     assert not list(tmp_path.iterdir()), "and nothing is half-written"
 
 

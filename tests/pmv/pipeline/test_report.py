@@ -97,6 +97,9 @@ def test_every_stage_has_words_and_every_pair_its_stages():
     files = [*notes.given, *notes.result, *(name for pair in pairs for name in (pair.before, pair.after))]
     files += [name for strip in notes.strips for names in strip.columns.values() for name in names]
     assert all(name.split("/")[0] in folders for name in files)
+    judge = notes.stages["evaluate"]
+    assert judge.meaning("tuned_psnr").startswith("dB") and judge.meaning("tuned_lpips-alex").startswith("perceptual")
+    assert judge.meaning("nothing") == ""
 
 
 def test_settings_that_differ_from_the_base_config():
