@@ -18,7 +18,8 @@ from torch import Tensor
 
 from pmv.errors import InputError, quoted, shown
 from pmv.files.artifacts import copy_file, file_hash, write_text
-from pmv.files.reading import MOST_YAML, is_plain_name, parse_yaml, read_text
+from pmv.files.reading import is_plain_name, read_text
+from pmv.files.yaml_reading import MOST_YAML, parse_yaml
 from pmv.pictures.images import read_bytes, read_image, read_mask
 from pmv.pictures.overlay import Placement
 

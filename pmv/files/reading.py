@@ -13,18 +13,11 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-import yaml
-
 from pmv.errors import InputError, PmvError, shown
 
 MOST_JSON = 16 << 20
 """Bytes of a JSON file. A run's longest, the losses of thousands of steps, has some two million; 16 MiB of nothing but
 brackets become 400 MB of lists."""
-MOST_YAML = 256 << 10
-"""Bytes of a YAML file; Python's reader takes some ten microseconds for each."""
-_MOST_MERGED = 10_000
-"""Entries that YAML's merge keys (``<<``) may make: a few lines can ask for more than any memory holds."""
 
 T = TypeVar("T")
 
@@ -95,43 +88,6 @@ def parse_json(text: str | bytes, where: str | Path) -> Any:
         raise InputError(f"{where}: not readable as JSON ({shown(' '.join(str(error).split()), 150)})") from error
 
 
-def parse_yaml(text: str, where: str | Path) -> Any:
-    """One YAML document as plain values.
-
-    The reader is the one in Python: its depth is bounded by Python's own, which that of the C library is not. Values
-    may share their parts (anchors and aliases), so nobody may walk through all of a container that was not fitted to a
-    type before.
-
-    Raises:
-        InputError: it cannot be read; the message begins with `where`.
-    """
-    try:
-        return yaml.load(text, _Loader)
-    except RecursionError as error:
-        raise InputError(f"{where}: not readable as YAML (nested too deeply)") from error
-    # besides YAMLError the constructors raise what Python's own do: ValueError of dates and long numbers,
-    # AttributeError of "!!timestamp foo", OverflowError, TypeError of keys
-    except Exception as error:
-        why = shown(" ".join(str(error).split()), 150)
-        raise InputError(f"{where}: not readable as YAML ({type(error).__name__}: {why})") from error
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain values only, and a bound on what merge keys make."""
-
-    merged = 0
-
-    def flatten_mapping(self, node: Any) -> None:
-        for key, value in node.value:
-            merges = key.tag == "tag:yaml.org,2002:merge" and isinstance(value, yaml.SequenceNode)
-            if merges and len(value.value) > 100:
-                raise yaml.YAMLError("more merged entries than any config has")
-        super().flatten_mapping(node)
-        self.merged += len(node.value)
-        if self.merged > _MOST_MERGED:
-            raise yaml.YAMLError("more merged entries than any config has")
-
-
 def fitted(value: Any, kind: type[T], where: str | Path) -> T:
     """Plain values as a dataclass or any other type: nothing is bent but whole numbers to floats, entries that the type
     does not have are left out.
@@ -139,6 +95,8 @@ def fitted(value: Any, kind: type[T], where: str | Path) -> T:
     Raises:
         InputError: something is missing or of another type; the message begins with `where`.
     """
+    import msgspec  # here, since machines that train and read no such file need not have it
+
     try:
         return msgspec.convert(value, kind)
     except PmvError:

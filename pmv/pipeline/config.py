@@ -1,6 +1,7 @@
 """Configs: values from YAML, checked against the frozen dataclasses that the stages read."""
 
 import difflib
+import sys
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -11,12 +12,13 @@ import yaml
 
 from pmv import data_path
 from pmv.errors import InputError, quoted, shown
-from pmv.files.reading import MOST_YAML, parse_yaml, read_text
+from pmv.files.reading import read_text
+from pmv.files.yaml_reading import MOST_YAML, parse_yaml
 from pmv.pipeline.ranges import Length, Place, Range
 from pmv.pipeline.table import Stage
 
-_LARGEST = 2**53
-"""Largest number of any setting; every whole number up to it is a float, too."""
+_LARGEST = 2**63 - 1
+"""Largest whole number of any setting: what a tensor holds."""
 _LONGEST = 4096
 """Letters of a setting; the longest path that a system takes."""
 
@@ -232,7 +234,9 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     if hint is float:
         if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a text
             value = _number(value)
-        if isinstance(value, float | int) and not isinstance(value, bool) and abs(value) <= _LARGEST:  # nor NaN
+        if (
+            isinstance(value, float | int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        ):  # nor NaN
             return float(value)
     elif hint is int:
         if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST:

@@ -144,8 +144,8 @@ PICTURE = [
 
 @pytest.fixture(autouse=True)
 def without_landmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the face networks are is not what is tried here."""
-    monkeypatch.setattr(pmv.stages.prepare.landmarks, "is_available", lambda: False)
+    """What the face networks see in a picture is not what is tried here."""
+    monkeypatch.setattr(pmv.stages.prepare, "find_faces", lambda photo: [])
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +330,7 @@ def test_the_stage_keeps_a_right_camera_and_doubts_a_wrong_one(embedded: EG3DGen
 
 
 def test_the_stage_asks_for_landmarks_where_there_are_any(embedded: EG3DGenerator, monkeypatch, caplog):
-    monkeypatch.setattr(pmv.stages.prepare.landmarks, "is_available", lambda: True)
+    monkeypatch.setattr(pmv.stages.prepare._People, "seen", lambda picture: pmv.stages.prepare._People(None))
     monkeypatch.setattr(pmv.stages.prepare, "find_faces", lambda photo: [object()])
     monkeypatch.setattr(pmv.stages.prepare, "align", lambda *_: landmarked(turned(50)))
     with caplog.at_level("WARNING", "pmv"):
@@ -345,9 +345,6 @@ def test_landmarks_are_none_where_there_is_no_face_or_nobody_asks(embedded: EG3D
     def refuse(*_: Any) -> Aligned:
         raise PhotoError("the face is blurred; give a sharper photo")
 
-    assert _landmarked(given, PrepareConfig(), context, 64) is None, "no networks"
-    monkeypatch.setattr(pmv.stages.prepare.landmarks, "is_available", lambda: True)
-    monkeypatch.setattr(pmv.stages.prepare, "find_faces", lambda photo: [])
     assert _landmarked(given, PrepareConfig(), context, 64) is None
     monkeypatch.setattr(pmv.stages.prepare, "find_faces", lambda photo: [object()])
     monkeypatch.setattr(pmv.stages.prepare, "align", refuse)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from pmv.errors import PmvError
 from pmv.files.artifacts import load_tensors, read_header, tensors_hash
-from pmv.files.reading import parse_yaml
+from pmv.files.yaml_reading import parse_yaml
 from pmv.generators import load_generator
 from pmv.generators.directions import load_directions
 from pmv.generators.inspection import describe, inspect_checkpoint

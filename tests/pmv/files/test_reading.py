@@ -8,7 +8,8 @@ import pytest
 
 from pmv.errors import InputError
 from pmv.files.locks import Taken, held, open_own
-from pmv.files.reading import fitted, is_file, is_plain_name, open_regular, parse_json, parse_yaml, read_text
+from pmv.files.reading import fitted, is_file, is_plain_name, open_regular, parse_json, read_text
+from pmv.files.yaml_reading import parse_yaml
 
 
 def test_links_are_followed_where_the_user_named_them(tmp_path: Path):
