@@ -9,6 +9,7 @@ import torch
 from pmv.errors import InputError
 from pmv.generators.base import GeneratorSpec
 from pmv.geometry.camera import Camera
+from pmv.geometry.camera_io import read_cameras
 
 PATHS = ("swing", "orbit", "ellipse", "eight")
 """swing: to one side, to the other and back; orbit: 360°; ellipse and eight: both sideways and up and down."""
@@ -43,27 +44,34 @@ def named_path(
 
 
 def read_path(path: Path) -> tuple[Camera, tuple[int, int] | None]:
-    """Cameras of a file that `Camera.load` reads, in its order, and (width, height) of its pictures where a
+    """Cameras of a file as `Camera.load` takes it, in its order, and (width, height) of its pictures where a
     ``transforms.json`` says so.
 
     Raises:
         InputError: missing, unreadable, or pictures of several sizes.
     """
-    cameras = Camera.load(path)
+    cameras, size = Camera(*read_cameras(path)), _picture_size(path)
+    # cameras of a wide picture are no square one's, and only these can be told from nonsense
+    (cameras if size is None else _squared(cameras, *size)).validate(str(path))
+    return cameras, size
+
+
+def _picture_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) of the pictures that a ``transforms.json`` is of; None for other files."""
     if path.is_dir() or path.suffix != ".json":
-        return cameras, None
+        return None
     data = json.loads(path.read_text(encoding="utf-8"))
     frames = data.get("frames")
     if not frames:
-        return cameras, None
+        return None
     # that they are numbers is known since the cameras could be read
     sizes = {(float({**data, **frame}["w"]), float({**data, **frame}["h"])) for frame in frames}
     if len(sizes) != 1:
         raise InputError(f"{path}: its frames have {len(sizes)} sizes; give a path whose pictures have one")
     width, height = sizes.pop()
-    if not (math.isfinite(width) and math.isfinite(height)):
+    if not (1 <= width < math.inf and 1 <= height < math.inf):
         raise InputError(f"{path}: its frames are {width:g}×{height:g} pixels; write their size as whole numbers")
-    return cameras, (round(width), round(height))
+    return round(width), round(height)
 
 
 def reshaped(cameras: Camera, width: int, height: int) -> Camera:
@@ -71,8 +79,18 @@ def reshaped(cameras: Camera, width: int, height: int) -> Camera:
 
     What is unused stays in the unit square: a square render of theirs is to be stretched to width × height.
     """
+    return _scaled(cameras, min(height / width, 1.0), min(width / height, 1.0))
+
+
+def _squared(cameras: Camera, width: int, height: int) -> Camera:
+    """The inverse of `reshaped`."""
+    return _scaled(cameras, max(width / height, 1.0), max(height / width, 1.0))
+
+
+def _scaled(cameras: Camera, across: float, down: float) -> Camera:
+    """Cameras that see less or more beside the middle of their picture."""
     intrinsics = cameras.intrinsics.clone()
-    for row, factor in ((0, min(height / width, 1.0)), (1, min(width / height, 1.0))):
+    for row, factor in ((0, across), (1, down)):
         intrinsics[:, row, row] *= factor
         intrinsics[:, row, 2] = 0.5 + (intrinsics[:, row, 2] - 0.5) * factor
     return Camera(cameras.cam2world, intrinsics)

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +27,12 @@ from pmv.geometry.camera import Camera
 from pmv.inversion import load_inversion
 from tests.apps.conftest import Finished
 from tests.conftest import make_tiny_generator
+
+
+def opened(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of an inversion, without what tells a forged one."""
+    header = read_header(run / INVERSION)
+    return load_tensors(run / INVERSION), {name: value for name, value in header.items() if name != "sha256"}
 
 
 def call(*words: str | Path) -> tuple[int, str]:
@@ -61,9 +68,7 @@ def test_a_wide_picture_shows_the_square_in_its_middle(tiny_generator: EG3DGener
 @pytest.mark.parametrize(
     "w, h, message", [("1e9", "1e9", "pictures of 1000000000×"), ("NaN", "4", "NaN"), ("64", "64", "2 sizes")]
 )
-def test_a_path_s_own_size_is_judged(
-    finished: Finished, tmp_path: Path, told_before: Callable[..., None], w: str, h: str, message: str
-):
+def test_a_path_s_own_size_is_judged(finished: Finished, tmp_path: Path, w: str, h: str, message: str):
     spec = load_inversion(finished.run).generator.spec
     path = tmp_path / "transforms.json"
     named_path("swing", spec, 2, 0.0, 0.0, None).save(path)
@@ -74,7 +79,6 @@ def test_a_path_s_own_size_is_judged(
     path.write_text(json.dumps(data))
     code, told = call("render", finished.run, "--path", path, "--out", tmp_path / "frames")
     assert code != 0 and message.lower() in told.lower() and not (tmp_path / "frames").exists()
-    told_before(told.strip().splitlines()[-1])
 
 
 def test_frames_have_layers_and_their_cameras(finished: Finished, tmp_path: Path):
@@ -159,7 +163,7 @@ def test_options_that_say_nothing_are_refused(
 def test_an_edited_head_goes_back_into_the_photo_of_its_run(finished: Finished, tmp_path: Path):
     edited = tmp_path / "edited"
     edited.mkdir()
-    tensors, header = load_tensors(finished.run / INVERSION), read_header(finished.run / INVERSION)
+    tensors, header = opened(finished.run)
     attributes = {"attributes": {"smile": 1.0}, "edited_from": str(finished.run)}
     save_tensors(edited / INVERSION, tensors, header | attributes)
     uncrop_run(edited, tmp_path / "back.png")
@@ -204,7 +208,7 @@ def test_a_head_that_is_not_turned_warns_of_nothing(
 def test_a_moved_checkpoint_is_named(finished: Finished, tmp_path: Path):
     gone = tmp_path / "gone"
     gone.mkdir()
-    tensors, header = load_tensors(finished.run / INVERSION), read_header(finished.run / INVERSION)
+    tensors, header = opened(finished.run)
     save_tensors(gone / INVERSION, tensors, header | {"generator": str(tmp_path / "nowhere.safetensors")})
     code, told = call("render", gone, "--out", tmp_path / "a.png")
     assert code != 0 and "is gone; name it with --generator" in told
