@@ -1,7 +1,7 @@
 """Makes the statistical face that pmv ships from a copy of ICT-FaceKit (github.com/ICT-VGL/ICT-FaceKit, MIT).
 
 `python -m pmv.training.face --ict FOLDER --out assets/face/face.npz`: FOLDER is the checkout, or its `FaceXModel`.
-Needs MediaPipe's networks (docs/usage.md) and a few minutes.
+Takes a few minutes.
 
 **What is kept.** Face, head and neck, and the sheets that lie over the eyes; not teeth, gums, sockets and eyeballs:
 what a portrait shows of them is too little to place. All modes of identity that are asked for; of the expressions those

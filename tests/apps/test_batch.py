@@ -91,6 +91,17 @@ def test_photos_of_files_folders_and_lists(photos: Path, tmp_path: Path):
     (other / "wrong.txt").write_text("gone.png\n")
     with pytest.raises(InputError, match=r"wrong\.txt: names gone\.png, which is not there"):
         find_photos([other / "wrong.txt"])
+    os.mkfifo(other / "pipe.txt")
+    (other / "binary.txt").write_bytes(b"\xff\xfe\x00head0.png")
+    with open(other / "huge.txt", "wb") as file:
+        file.truncate(1 << 40)  # a hole of a terabyte
+    for name, message in (
+        ("pipe.txt", "no file but a pipe"),
+        ("binary.txt", "is no text in UTF-8"),
+        ("huge.txt", "such a file has at most"),
+    ):
+        with pytest.raises(InputError, match=message):
+            find_photos([other / name])
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no photo"):
         find_photos([tmp_path / "empty"])
