@@ -68,5 +68,14 @@ class Peers:
         return bool(flag > 0)
 
 
+def own_device(name: str) -> torch.device:
+    """The device of this process: torchrun gives each of its own a GPU."""
+    device = torch.device(name)
+    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    return device
+
+
 ALONE = Peers()
 """One process, which exchanges nothing."""

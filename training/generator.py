@@ -25,7 +25,7 @@ from pmv.pictures.images import write_png
 from pmv.training import chain, curve
 from pmv.training.batches import HeadStore
 from pmv.training.data import HeadPack, RenderPool, head_vector, held_out_layout, training_layout, wait_for
-from pmv.training.distributed import Peers
+from pmv.training.distributed import Peers, own_device
 from pmv.training.evaluate import detail_sheet, evaluate, random_sheet, report
 from pmv.training.latents import with_entries, z_names
 from pmv.training.profiling import profile
@@ -311,10 +311,7 @@ def begin(trainer: Trainer, options: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     start = time.perf_counter()
-    device = torch.device(options.device)
-    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
+    device = own_device(options.device)
     # trying more algorithms cost 20 s at the first step of a phase, beside processes that render on the same GPU
     torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 2
     torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it anyway

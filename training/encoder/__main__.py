@@ -28,7 +28,7 @@ from pmv.portrait.five_points import anchor_points
 from pmv.training.batches import HeadStore
 from pmv.training.chain import average as chain_average
 from pmv.training.data import HELD_OUT_SEED, HeadPack, RenderPool, portraits_layout, wait_for
-from pmv.training.distributed import Peers
+from pmv.training.distributed import Peers, own_device
 from pmv.training.encoder.evaluate import FIGURES, evaluate, sheet
 from pmv.training.encoder.objective import Judges
 from pmv.training.encoder.trainer import EncoderConfig, EncoderTrainer, encoder_config
@@ -187,10 +187,7 @@ def train(
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     start = time.perf_counter()
-    device = torch.device(options.device)
-    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
+    device = own_device(options.device)
     torch.set_float32_matmul_precision("high")
     peers = Peers.join(device)
     (options.out / "state").mkdir(parents=True, exist_ok=True)
