@@ -245,7 +245,7 @@ def run_on_ray(
         AssetsError: Ray is not installed. InputError: there is no cluster at the address.
     """
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise AssetsError('many photos side by side need Ray: pip install "pmv[batch]", or give --workers 0') from error
     _connect(ray, address, workers and workers * shares.cores)

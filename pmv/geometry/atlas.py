@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-import xatlas
 from scipy import ndimage
 from torch import Tensor
 
+from pmv.errors import AssetsError
 from pmv.geometry.camera import Camera
 from pmv.geometry.raster import rasterize
 
@@ -65,7 +65,14 @@ def unwrap(vertices: Tensor, faces: Tensor, normals: Tensor, size: int) -> Atlas
     Args:
         vertices: [V,3]; faces: [F,3], F > 0; normals: [V,3], unit.
         size: T of the texture that it is packed for.
+
+    Raises:
+        AssetsError: xatlas is not installed, as on Pythons that it is not built for.
     """
+    try:
+        import xatlas
+    except ImportError as error:
+        raise AssetsError("textured meshes need xatlas: pip install xatlas; or export ply or stl") from error
     atlas = xatlas.Atlas()
     atlas.add_mesh(
         vertices.cpu().numpy().astype(np.float32),

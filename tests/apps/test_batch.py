@@ -220,6 +220,7 @@ def test_options_that_do_not_go_together(photos: Path, tmp_path: Path):
 
 
 @needs_ray
+@pytest.mark.slow
 def test_side_by_side_on_this_machine(photos: Path, tmp_path: Path):
     process = command(photos, tmp_path / "out", "head0.png", "broken.jpg", "head1.png", "--workers", "2")
     code, out, error = ended(process)

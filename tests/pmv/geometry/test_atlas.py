@@ -1,11 +1,14 @@
 """Atlases and painting on a ball, whose every point is known."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 import trimesh
 from torch import Tensor
 
+from pmv.errors import AssetsError
 from pmv.geometry.atlas import Atlas, Texels, as_texture, sample_texture, texels, unwrap, vertex_texels
 from pmv.geometry.camera import Camera
 from pmv.geometry.mesh import simplified, smoothed, surface_level, vertex_normals
@@ -26,6 +29,12 @@ def ball() -> tuple[Tensor, Tensor, Tensor]:
 @pytest.fixture(scope="module")
 def atlas(ball: tuple[Tensor, Tensor, Tensor]) -> Atlas:
     return unwrap(*ball[:2], ball[2], 256)
+
+
+def test_what_textures_need_is_said(ball: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "xatlas", None)
+    with pytest.raises(AssetsError, match="need xatlas: pip install xatlas; or export ply or stl"):
+        unwrap(*ball[:2], ball[2], 256)
 
 
 def test_a_texture_shows_what_lies_on_the_surface(ball: tuple[Tensor, Tensor, Tensor], atlas: Atlas):
