@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from pmv.apps.invert import Request, invert
-from pmv.errors import AssetsError, BusyError, InputError, PmvError
-from pmv.files.reading import read_text
+from pmv.errors import AssetsError, BusyError, InputError, PmvError, Stopped, shown
+from pmv.files.reading import is_file, read_text
 from pmv.generators import load_generator, resolve_generator
 from pmv.pipeline.config import load_config
 from pmv.pipeline.context import never
@@ -107,8 +107,8 @@ def _listed(path: Path) -> list[Path]:
     lines = read_text(path, _MOST_LIST).splitlines()
     photos = [path.parent / line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     for photo in photos:
-        if not photo.is_file():
-            raise InputError(f"{path}: names {photo.name}, which is not there")
+        if not is_file(photo):
+            raise InputError(f"{path}: names {shown(photo.name)}, which is not there")
     return photos
 
 
@@ -161,6 +161,8 @@ def invert_one(photo: Photo, out: Path, request: Request, stop: Callable[[], boo
     folder = out / photo.name
     try:
         _when_free(lambda: invert(request, photo.path, folder, generator=_generator(request), stop=stop))
+    except Stopped:  # of the whole batch, and no fault of this photo
+        raise
     except PmvError as error:
         message = " ".join(str(error).split())
         return Outcome(photo, FAILED, message, time.monotonic() - started)
@@ -279,7 +281,8 @@ def _connect(ray: Any, address: str | None, cores: int | None) -> None:
         local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": cores}
         ray.init(address=address, **quiet) if address else ray.init(**quiet, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"--ray {address}: no cluster answers there ({type(error).__name__})") from error
+        said = f"--ray {address}: no cluster answers there" if address else "Ray does not start on this machine"
+        raise InputError(f"{said} ({type(error).__name__})") from error
 
 
 def _in_worker(photo: Photo, out: Path, request: Request, cores: int) -> Outcome:

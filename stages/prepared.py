@@ -137,7 +137,7 @@ def read_prepared(path: Path) -> Prepared:
     try:
         matrix = torch.tensor(np.array(crop["matrix"], np.float32).reshape(2, 3))
         confidence = float(settings.get("confidence", 1.0)) if isinstance(settings, Mapping) else 1.0
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:  # also 400 digits for a float
         raise InputError(f"{path / CROP}: not what pmv prepare wrote ({type(error).__name__}); run it again") from error
     if exact is not None:
         picture, foreground = _unchanged(picture, exact.picture), _unchanged(foreground, exact.foreground)

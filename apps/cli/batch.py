@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from pmv.apps.cli import options
-from pmv.apps.cli.console import asked_to_end
-from pmv.apps.cli.options import FILE
+from pmv.apps.cli.console import asked_to_end, print_path
+from pmv.apps.cli.options import FILE, Number
+from pmv.errors import InputError, shown
 
 if TYPE_CHECKING:
     from pmv.apps.batch import Outcome, Photo
@@ -40,7 +41,7 @@ def _shard(context: click.Context, parameter: click.Parameter, text: str | None)
     "--workers", type=click.IntRange(0), help="Runs at once on this machine; 0 = one after another, without Ray."
 )
 @click.option("--cores", default=1, show_default=True, type=click.IntRange(1), help="Processor cores of a run.")
-@click.option("--gpus", type=click.FloatRange(0, 8), help="Part of a GPU for a run. [default: 0.25 where there is one]")
+@click.option("--gpus", type=Number(0, 8), help="Part of a GPU for a run. [default: 0.25 where there is one]")
 @click.option("--retries", default=3, show_default=True, type=click.IntRange(0), help="After lost machines.")
 @click.option("--shard", callback=_shard, metavar="I/N", help="Only every Nth photo, in this process: for schedulers.")
 def batch(
@@ -85,6 +86,8 @@ def batch(
         command=shlex.join(sys.argv),
     )
     request = work.settled(given)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; give a folder as --out")
     out.mkdir(parents=True, exist_ok=True)
     out = out.resolve()
     outcomes: list[Outcome] = []
@@ -104,8 +107,8 @@ def batch(
             work.run_on_ray(found, out, request, told, shares, ray, workers, table.refresh)
     failed = [outcome for outcome in outcomes if outcome.status == work.FAILED]
     for outcome in failed:
-        click.echo(f"pmv: {outcome.photo.name}: {outcome.message}", err=True)
-    click.echo(out)
+        click.echo(f"pmv: {shown(outcome.photo.name)}: {shown(outcome.message, 1000)}", err=True)
+    print_path(out)
     if failed:
         raise click.exceptions.Exit(2)
 
@@ -132,7 +135,7 @@ class _Table:
         psnr = outcome.figures.get("tuned_psnr")
         said = outcome.message or (f"{psnr:.1f} dB" if psnr is not None else "")
         line = f"{outcome.photo.name:{self.width}}  {outcome.status:6}  {outcome.seconds:7.1f} s  {said}"
-        self.bar.write(line.rstrip(), file=sys.stderr)
+        self.bar.write(shown(line.rstrip(), 1000), file=sys.stderr)
         self.bar.update()
         self.refresh()
 
@@ -140,4 +143,4 @@ class _Table:
         from pmv.apps.batch import stage_of
 
         running = ((name, stage_of(self.out / name)) for name in self.open)
-        self.bar.set_postfix_str(", ".join(f"{name} ({stage})" for name, stage in running if stage)[:160])
+        self.bar.set_postfix_str(shown(", ".join(f"{name} ({stage})" for name, stage in running if stage), 160))

@@ -21,7 +21,7 @@ from pmv.apps.batch import DONE, FAILED, Outcome, Photo, find_photos, run_here, 
 from pmv.apps.batch_summary import write_summary
 from pmv.apps.cli import cli
 from pmv.apps.invert import Request
-from pmv.errors import InputError, PmvError
+from pmv.errors import InputError, PmvError, Stopped
 from pmv.files.artifacts import file_hash
 from pmv.generators import EG3DGenerator, save_generator
 from pmv.pictures.images import to_uint8, write_png
@@ -140,6 +140,15 @@ def test_a_bug_in_one_run_stops_no_other(photos: Path, tmp_path: Path, monkeypat
     assert outcome.status == FAILED and "a bug: ZeroDivisionError: in some stage; see" in outcome.message
 
 
+def test_a_batch_that_is_told_to_stop_begins_no_other_photo(photos: Path, tmp_path: Path):
+    told: list[Outcome] = []
+    with pytest.raises(Stopped):
+        run_here(find_photos([photos]), tmp_path, request(photos), told.append, stop=lambda: True)
+    # the broken one is refused before anything could be stopped
+    assert [outcome.photo.name for outcome in told] == ["broken"]
+    assert not list(tmp_path.glob("*/00_prepare"))
+
+
 def test_a_folder_that_another_process_holds_is_waited_for(photos: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(batch, "PATIENCE", 30.0)
     chosen = find_photos([photos / "head0.png"])
@@ -214,9 +223,24 @@ def test_the_command(photos: Path, tmp_path: Path):
 
 def test_options_that_do_not_go_together(photos: Path, tmp_path: Path):
     out, photo = str(tmp_path / "no"), str(photos / "head0.png")
-    for wrong in (["--shard", "2"], ["--shard", "1/2", "--workers", "2"], ["--ray", "auto", "--workers", "2"]):
+    for wrong in (
+        ["--gpus", "nan"],
+        ["--shard", "2"],
+        ["--shard", "1/2", "--workers", "2"],
+        ["--ray", "auto", "--workers", "2"],
+    ):
         result = CliRunner().invoke(cli, ["batch", photo, "--out", out, *wrong])
         assert result.exit_code == 2 and not Path(out).exists(), result.output
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(cli, ["batch", photo, "--out", str(tmp_path / "file"), "--workers", "0"])
+    assert isinstance(result.exception, InputError) and "is a file; give a folder as --out" in str(result.exception)
+
+
+def test_a_name_that_a_terminal_would_obey_is_shown_and_no_more(photos: Path, tmp_path: Path):
+    evil = tmp_path / "a\x1b[31m\nb.png"
+    evil.write_bytes(b"no picture")
+    code, _, error = ended(command(photos, tmp_path / "out", str(evil), "--workers", "0"))
+    assert code == 2 and "\x1b" not in error and "pmv: a?[31m?b: " in error
 
 
 @needs_ray
