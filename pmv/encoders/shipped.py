@@ -1,0 +1,50 @@
+"""Where a generator's encoders lie: a file, a name of the manifest, or whatever there is for that generator."""
+
+from pathlib import Path
+
+from pmv.encoders.dual import made_for
+from pmv.errors import InputError, PmvError, shown
+from pmv.files.manifest import cached, manifest
+from pmv.files.reading import is_file
+from pmv.generators.base import Generator
+
+AUTO = "auto"
+
+
+def find_encoders(name: str, generator: Generator) -> Path:
+    """The file of encoders.
+
+    Args:
+        name: a file, a name of the manifest, or `AUTO`: the first of the manifest that is here and was made for the
+            generator.
+
+    Raises:
+        InputError: there is none.
+        AssetsError: a fetched file is not the one that was pinned.
+    """
+    entries = [entry.name for entry in manifest().values() if entry.kind == "encoder"]
+    if name == AUTO:
+        for entry in entries:
+            path = cached(entry)
+            if path is not None and _fits(path, generator):
+                return path
+        raise InputError(
+            "there are no encoders for this generator; name their file with seed.encoders, or leave seed.kind at none"
+        )
+    if name in entries:
+        path = cached(name)
+        if path is None:
+            raise InputError(f"{name}: not here yet; run: pmv fetch {name}")
+        return path
+    if not is_file(name):
+        raise InputError(
+            f"{shown(name, 500)}: neither a file of encoders nor the name of one ({', '.join((AUTO, *entries))})"
+        )
+    return Path(name)
+
+
+def _fits(path: Path, generator: Generator) -> bool:
+    try:
+        return made_for(path, generator)
+    except PmvError:
+        return False
