@@ -24,8 +24,8 @@ def encode(
 ) -> Path:
     """Write a run folder with the head that encoders make of a photo, and return it.
 
-    The folder is a run up to the stage `seed`: ``pmv invert --resume`` goes on from there. Its ``inversion.safetensors``
-    is the encoded head, as everything takes it that takes a finished one.
+    The folder is a run up to the stage `seed`: ``pmv invert --resume`` goes on from there. The encoded head is its
+    ``inversion.safetensors``, as everything takes it that takes a finished one.
 
     Args:
         request: as for `invert`; settings may choose the encoders.

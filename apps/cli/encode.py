@@ -34,7 +34,8 @@ def encode(
     face: int | None,
     device: str | None,
     settings: Sequence[str],
-    **given: Path | None,
+    camera: Path | None,
+    mask: Path | None,
 ) -> None:
     """Turn the portrait PHOTO into a 3D head at once, without optimisation. Prints the folder of the run.
 
@@ -45,6 +46,7 @@ def encode(
 
     values = {"run.generator": generator, "run.device": device, "prepare.face": face}
     values |= {"seed.encoders": encoders, "seed.parts": parts}
-    request = Request(presets, (*settings, *options.as_settings(values)), command=shlex.join(sys.argv), **given)
+    settings = (*settings, *options.as_settings(values))
+    request = Request(presets, settings, camera=camera, mask=mask, command=shlex.join(sys.argv))
     log_to_stderr()
     print_path(encode(request, photo, out, stop=asked_to_end))
