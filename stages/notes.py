@@ -44,7 +44,7 @@ NOTES = Notes(
             numbers={"camera_confidence": "1 = the camera was given; below .5 it is uncertain, and --camera helps"},
         ),
         "seed": StageNotes(
-            "A head in one forward pass, from which the later stages start. Without encoders (seed.kind) there is none.",
+            "A head in one forward pass, from which the later stages start; none without encoders (seed.kind).",
             {
                 "input_view": "the encoded head from the photo's view",
                 "views": "and from 60° and 30° to either side, the front and the back",
