@@ -215,8 +215,6 @@ def run(inputs: CoarseInputs, config: CoarseConfig, context: Context) -> CoarseO
         depths, trusts = with_surface(
             fine.depth, fine.alpha, cameras, inputs.surface_depth, inputs.surface_trust, generator.spec.box
         )
-        moved = (depths[:1] - fine.depth[:1]).abs()[trusts[:1] > 0.5]
-        context.record(step=config.steps, surface_moved=moved.mean().item() if moved.numel() else 0.0)
     context.preview("input_depth", depth_picture(depths[:1], fine.alpha[:1]))
     return CoarseOutputs(
         state, views, depths[:1], fine.alpha[:1], depths[1:], fine.alpha[1:], images[1:], images[:1], trusts
