@@ -42,7 +42,7 @@ SIZES: dict[str, dict[str, Any]] = {
 CURVE = "curve.csv"
 _FIRST = ("piece", "step", "pictures", "minutes", "machine", "heads", "pictures_per_second")
 _TERMS = ("raw", "raw_gradient", "alpha", "depth", "image", "gradient", "perceptual", "identity")
-_OWN_TERMS = ("surface", "pose", "residual", "planes", "opinion", "judge", "penalty")
+_OWN_TERMS = ("surface", "relief", "pose", "residual", "planes", "opinion", "judge", "penalty")
 COLUMNS: tuple[str, ...] = (*_FIRST, *_TERMS, *_OWN_TERMS, *FIGURES)
 
 
@@ -198,6 +198,8 @@ def main(arguments: list[str] | None = None) -> None:
         store, held_out = HeadStore(pack, device, (peers.rank, peers.count)), HeadStore(judged, device)
         torch.manual_seed(config.seed)
         encoder = Encoder.for_generator(generator, **SIZES[options.size]).to(device)
+        if device.type == "cuda":
+            encoder = encoder.to(memory_format=torch.channels_last)
         identity = load_identity(device) if config.identity else None
         judges = Judges(load_efficientnet().to(device), identity, anchor_points("heads").to(device))
         trainer = EncoderTrainer(config, encoder, generator, store, judges, peers)
