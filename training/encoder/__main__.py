@@ -87,6 +87,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--piece-minutes", type=float, default=math.inf, help="wall clock from start to last step")
     parser.add_argument("--train-heads", type=int, default=8000, help="identities to render")
     parser.add_argument("--train-views", type=int, default=8, help="views of each, half of them photos")
+    parser.add_argument("--first-seed", type=int, default=0, help="of these identities: others in every piece")
     parser.add_argument("--start-heads", type=int, default=400, help="training starts when so many are rendered")
     parser.add_argument("--held-out", type=int, default=48, help="held-out identities")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="rendering processes")
@@ -125,7 +126,7 @@ def open_packs(options: argparse.Namespace, resolution: int, peers: Peers) -> tu
         peers.wait()  # until they are made
         return [HeadPack(path) for path in paths], []
     layouts = (
-        portraits_layout(options.train_heads, options.train_views, resolution),
+        portraits_layout(options.train_heads, options.train_views, resolution, options.first_seed),
         portraits_layout(options.held_out, options.train_views, resolution, HELD_OUT_SEED),
     )
     packs = [HeadPack.create(path, layout) for path, layout in zip(paths, layouts, strict=True)]

@@ -120,7 +120,10 @@ class Teacher:
             truth.image[own], truth.alpha[own], truth.depth[own], truth.cameras[own]
         )
         truth = _with_first(truth, views, image, alpha, depth, camera)
-        photo = augment.noise(augment.blur(augment.occluder(self.matted(image, alpha), image.roll(1, 0))))
+        photo = image
+        if views == 1:  # no other view that would have to show it
+            photo = augment.marks(augment.shading(image) * alpha, alpha)
+        photo = augment.noise(augment.blur(augment.occluder(self.matted(photo, alpha), image.roll(1, 0))))
         foreground = self.foreground(alpha)
         found = found_camera(camera, self.draws, self.generator.spec)
         return Lesson(photo.clamp(-1, 1) * foreground, foreground, found, truth, planes)
