@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmv.encoders.dual import DualEncoder, Stitched, load_encoders
-from pmv.encoders.shipped import find_encoders
+from pmv.encoders.dual import DualEncoder, Stitched
+from pmv.encoders.shipped import files_of, find_encoders, open_encoders
 from pmv.errors import InputError
 from pmv.files.artifacts import file_hash
 from pmv.generators.base import Generator
@@ -44,7 +44,8 @@ class SeedConfig:
 
     Attributes:
         kind: "none" = the optimisation starts from the mean head; "encoder" = from an encoded one.
-        encoders: file of the encoders, or a name of pmv fetch; auto = what there is for the generator.
+        encoders: file of the encoders (of the published ones, visible_net.pt with the others beside it), or a name of
+            pmv fetch; auto = what there is for the generator.
         parts: "both" = the second encoder's head where the photo shows nothing, if the file has a second; "visible",
             "whole" = one encoder's alone.
         start: the latent and the camera are where the stage latent starts.
@@ -91,15 +92,17 @@ class SeedOutputs:
 def check(config: SeedConfig, generator: Generator) -> None:
     """InputError or CheckpointError where the encoders cannot be used."""
     if config.kind == "encoder":
-        open_encoders(config, generator)
+        chosen_encoders(config, generator)
 
 
 def identity(config: SeedConfig, generator: Generator) -> str:
-    """What tells encoders apart: the content of their file."""
-    return file_hash(find_encoders(config.encoders, generator)) if config.kind == "encoder" else ""
+    """What tells encoders apart: the content of their files."""
+    if config.kind == "none":
+        return ""
+    return " ".join(map(file_hash, files_of(find_encoders(config.encoders, generator))))
 
 
-def open_encoders(config: SeedConfig, generator: Generator) -> DualEncoder:
+def chosen_encoders(config: SeedConfig, generator: Generator) -> DualEncoder:
     """The encoders that are asked for.
 
     Raises:
@@ -107,7 +110,7 @@ def open_encoders(config: SeedConfig, generator: Generator) -> DualEncoder:
         CheckpointError: it is damaged, or made for another generator.
     """
     path = find_encoders(config.encoders, generator)
-    encoders = load_encoders(path, generator)
+    encoders = open_encoders(path, generator)
     if config.parts == "both":
         return encoders
     if getattr(encoders, config.parts) is None:
@@ -137,7 +140,7 @@ def run(inputs: SeedInputs, config: SeedConfig, context: Context) -> SeedOutputs
     if config.kind == "none":
         return SeedOutputs()
     generator = context.generator
-    encoders = open_encoders(config, generator)
+    encoders = chosen_encoders(config, generator)
     head = encoders(generator, inputs.original, inputs.foreground, inputs.initial_camera)
     given: dict[str, Any] = {"encoded_w": head.w, "encoded_planes": head.planes, "encoded_camera": head.camera}
     if config.start:
@@ -162,4 +165,4 @@ def _show(head: Stitched, trust: Tensor, inputs: SeedInputs, context: Context) -
     context.preview("surface", depth_picture(head.visible.depth, solid))
     context.preview("surface_trust", trust)
     if head.whole is not None:
-        context.preview("seen_texels", head.seen[0])
+        context.preview("seen_texels", head.seen[0].flatten(0, -3)[:, None])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pmv.encoders.lifting import texel_points
 from pmv.encoders.network import Encoded, Encoder, EncoderShape
 from pmv.encoders.occlusion import StitchedField, visible_texels
+from pmv.encoders.official import OfficialEncoder
 from pmv.errors import CheckpointError, InputError
 from pmv.files.artifacts import load_tensors, read_header, save_tensors, tensors_hash
 from pmv.files.reading import fitted
@@ -32,6 +33,10 @@ _TEXELS = 64
 """A side of the planes on which visibility is found; three of them have 0.8 million points."""
 _FORMAT = "pmv-encoders-1"
 _NAMES = ("visible", "whole")
+
+
+Half = Encoder | OfficialEncoder
+"""One encoder of either size."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class DualEncoder(nn.Module):
         visible: right where the picture sees the head. whole: plausible everywhere; None = there is none.
     """
 
-    def __init__(self, visible: Encoder, whole: Encoder | None = None) -> None:
+    def __init__(self, visible: Half, whole: Half | None = None) -> None:
         super().__init__()
         if whole is not None and visible.shape != whole.shape:
             raise ValueError("both encoders have one shape")
@@ -89,7 +94,8 @@ class DualEncoder(nn.Module):
 
 @torch.no_grad()
 def seen_texels(generator: Generator, first: Encoded, seam: float = SEAM) -> Tensor:
-    """[N,3,1,H,W] in [0,1]: the texels that a picture sees of what the first encoder made of it.
+    """[N,3,1,H,W] in [0,1], of a tri-grid [N,3,1,D,H,W]: the texels that a picture sees of what the first encoder made
+    of it.
 
     Args:
         seam: width of the soft border inside, in parts of the plane's; 0 = a sharp one, which is found on the device.
@@ -99,9 +105,11 @@ def seen_texels(generator: Generator, first: Encoded, seam: float = SEAM) -> Ten
     # as many points along a texel's normal as it has neighbours, so that no surface falls between two of them
     points = texel_points(spec.plane_convention, spec.box, _TEXELS, _TEXELS).to(first.planes)
     solid = (drawn.alpha > SOLID).float()
-    visible = visible_texels(points, first.camera, drawn.depth, solid, 2 * spec.box / _TEXELS)
-    fine = F.interpolate(visible.flatten(0, 1), (size, size), mode="bilinear", align_corners=False)
-    return feather(fine, seam).unflatten(0, visible.shape[:2])
+    layers = first.planes.shape[3] if first.planes.ndim == 6 else 1
+    visible = visible_texels(points, first.camera, drawn.depth, solid, 2 * spec.box / _TEXELS, layers)
+    fine = F.interpolate(visible.flatten(0, 2)[:, None], (size, size), mode="bilinear", align_corners=False)
+    seen = feather(fine, seam)[:, 0].unflatten(0, visible.shape[:3])
+    return seen[:, :, None] if first.planes.ndim == 6 else seen
 
 
 def stitched_field(generator: Generator, head: Stitched, index: int = 0) -> StitchedField:
@@ -121,7 +129,12 @@ def save_encoders(path: Path, encoder: DualEncoder, generator: Generator, about:
 
     Args:
         generator: that they were trained on; its hash goes into the header. about: what else the header tells.
+
+    Raises:
+        ValueError: they are of the published kind, whose files are their authors' own.
     """
+    if not isinstance(encoder.visible, Encoder):
+        raise ValueError("encoders of the published kind are not written")
     parts = {name: part for name in _NAMES if (part := getattr(encoder, name)) is not None}
     tensors = {f"{name}.{k}": v.half() for name, part in parts.items() for k, v in part.state_dict().items()}
     header = {"format": _FORMAT, "encoders": list(parts), "shape": asdict(encoder.visible.shape), **about}

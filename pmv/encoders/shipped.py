@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from pmv.encoders.dual import made_for
+from pmv.encoders.dual import DualEncoder, load_encoders, made_for
+from pmv.encoders.official_files import SUFFIXES, load_official, official_files
 from pmv.errors import InputError, PmvError, shown
 from pmv.files.manifest import cached, manifest
 from pmv.files.reading import is_file
@@ -15,8 +16,8 @@ def find_encoders(name: str, generator: Generator) -> Path:
     """The file of encoders.
 
     Args:
-        name: a file, a name of the manifest, or `AUTO`: the first of the manifest that is here and was made for the
-            generator.
+        name: a file, a name of the manifest, or `AUTO`: the first of the manifest that is here and says that it was
+            made for the generator, which the published ones do not.
 
     Raises:
         InputError: there is none.
@@ -41,6 +42,21 @@ def find_encoders(name: str, generator: Generator) -> Path:
             f"{shown(name, 500)}: neither a file of encoders nor the name of one ({', '.join((AUTO, *entries))})"
         )
     return Path(name)
+
+
+def open_encoders(path: Path, generator: Generator) -> DualEncoder:
+    """Encoders of pmv's own file, or of the published ones (`official_files`), ready for use.
+
+    Raises:
+        InputError: a file is missing or of another kind. CheckpointError: it is damaged, hostile, or was made for
+            another generator.
+    """
+    return load_official(path, generator) if path.suffix in SUFFIXES else load_encoders(path, generator)
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files that belong to encoders."""
+    return official_files(path) if path.suffix in SUFFIXES else [path]
 
 
 def _fits(path: Path, generator: Generator) -> bool:
