@@ -89,7 +89,7 @@ class DualEncoder(nn.Module):
         second = self.whole(generator, image, foreground, camera)
         seen = seen_texels(generator, first)
         planes = torch.lerp(second.planes, first.planes, seen)
-        return Stitched(first.w, planes, planes - generator.planes(first.w), seen, first.camera, first, second)
+        return Stitched(first.w, planes, planes - (first.planes - first.residual), seen, first.camera, first, second)
 
 
 @torch.no_grad()
