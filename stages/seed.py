@@ -7,6 +7,7 @@ Each stage takes what it has use for: `latent` the latent and the camera, `coars
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pmv.encoders.dual import DualEncoder, Stitched
-from pmv.encoders.shipped import files_of, find_encoders, open_encoders
+from pmv.encoders.shipped import AUTO, files_of, find_encoders, made_encoders, open_encoders
 from pmv.errors import InputError
 from pmv.files.artifacts import file_hash
 from pmv.generators.base import Generator
@@ -23,7 +24,7 @@ from pmv.geometry.camera import Camera
 from pmv.pictures.images import resize
 from pmv.pictures.masks import SOLID, feather
 from pmv.pipeline.context import Context
-from pmv.pipeline.ranges import Range, Width
+from pmv.pipeline.ranges import Range, Turn, Width
 from pmv.stages.coarse import depth_picture
 
 _YAWS = (-60.0, -30.0, 0.0, 30.0, 60.0, 180.0)
@@ -43,12 +44,14 @@ class SeedConfig:
     """What is encoded, by what, and who takes it.
 
     Attributes:
-        kind: "none" = the optimisation starts from the mean head; "encoder" = from an encoded one.
+        kind: "none" = the optimisation starts from the mean head; "encoder" = from an encoded one; "auto" = from an
+            encoded one where pmv has encoders for the generator.
         encoders: file of the encoders (of the published ones, visible_net.pt with the others beside it), or a name of
             pmv fetch; auto = what there is for the generator.
         parts: "both" = the second encoder's head where the photo shows nothing, if the file has a second; "visible",
             "whole" = one encoder's alone.
-        start: the latent and the camera are where the stage latent starts.
+        start: the latent and the camera are where the stage latent starts, of a head that is turned far enough.
+        start_yaw: degrees of yaw that are far enough; 0 = always.
         surface: the surface that the photo shows is blended into the coarse one.
         coarse: the encoded planes are where coarse starts.
         residual: the encoded planes are where tune starts.
@@ -59,14 +62,15 @@ class SeedConfig:
             image width.
     """
 
-    kind: Literal["none", "encoder"] = "none"
+    kind: Literal["auto", "none", "encoder"] = "auto"
     encoders: str = "auto"
     parts: Literal["both", "visible", "whole"] = "both"
     start: bool = True
+    start_yaw: Turn = 30.0
     surface: bool = True
-    coarse: bool = True
-    residual: bool = True
-    fill: bool = True
+    coarse: bool = False
+    residual: bool = False
+    fill: bool = False
     coarse_error: Annotated[float, Range(0, 10, above=True)] = 0.012
     border: Width = 0.02
 
@@ -91,31 +95,37 @@ class SeedOutputs:
 
 def check(config: SeedConfig, generator: Generator) -> None:
     """InputError or CheckpointError where the encoders cannot be used."""
-    if config.kind == "encoder":
-        chosen_encoders(config, generator)
+    path = encoders_path(config, generator)
+    if path is not None:
+        chosen_encoders(path, config.parts, generator)
 
 
 def identity(config: SeedConfig, generator: Generator) -> str:
     """What tells encoders apart: the content of their files."""
-    if config.kind == "none":
-        return ""
-    return " ".join(map(file_hash, files_of(find_encoders(config.encoders, generator))))
+    path = encoders_path(config, generator)
+    return "" if path is None else " ".join(map(file_hash, files_of(path)))
 
 
-def chosen_encoders(config: SeedConfig, generator: Generator) -> DualEncoder:
-    """The encoders that are asked for.
+def encoders_path(config: SeedConfig, generator: Generator) -> Path | None:
+    """The encoders' file, or None where nothing is to be encoded. InputError where there is none and must be one."""
+    if config.kind == "none" or (config.kind == "auto" and config.encoders == AUTO):
+        return made_encoders(generator) if config.kind == "auto" else None
+    return find_encoders(config.encoders, generator)
+
+
+def chosen_encoders(path: Path, parts: str, generator: Generator) -> DualEncoder:
+    """The encoders of a file, or one of them, see `SeedConfig.parts`.
 
     Raises:
         InputError: there is no such file, or it has one encoder alone and the other is asked for.
         CheckpointError: it is damaged, or made for another generator.
     """
-    path = find_encoders(config.encoders, generator)
     encoders = open_encoders(path, generator)
-    if config.parts == "both":
+    if parts == "both":
         return encoders
-    if getattr(encoders, config.parts) is None:
+    if getattr(encoders, parts) is None:
         raise InputError(f"{path}: holds one encoder, the visible; leave seed.parts at both")
-    return encoders.only(config.parts)
+    return encoders.only(parts)
 
 
 def surface_trust(scale: Tensor, foreground: Tensor, coarse_error: float, border: float) -> Tensor:
@@ -137,13 +147,15 @@ def surface_trust(scale: Tensor, foreground: Tensor, coarse_error: float, border
 @torch.no_grad()
 def run(inputs: SeedInputs, config: SeedConfig, context: Context) -> SeedOutputs:
     """See the dataclasses for shapes and units."""
-    if config.kind == "none":
-        return SeedOutputs()
     generator = context.generator
-    encoders = chosen_encoders(config, generator)
+    path = encoders_path(config, generator)
+    if path is None:
+        return SeedOutputs()
+    encoders = chosen_encoders(path, config.parts, generator)
     head = encoders(generator, inputs.original, inputs.foreground, inputs.initial_camera)
     given: dict[str, Any] = {"encoded_w": head.w, "encoded_planes": head.planes, "encoded_camera": head.camera}
-    if config.start:
+    yaw = head.camera.yaw_pitch(generator.spec.pivot)[0].abs().item()
+    if config.start and yaw >= math.radians(config.start_yaw):
         given |= {"start_w": head.w, "start_camera": head.camera}
     trust = surface_trust(head.visible.scale, inputs.foreground, config.coarse_error, config.border)
     if config.surface:

@@ -16,22 +16,18 @@ def find_encoders(name: str, generator: Generator) -> Path:
     """The file of encoders.
 
     Args:
-        name: a file, a name of the manifest, or `AUTO`: the first of the manifest that is here and says that it was
-            made for the generator, which the published ones do not.
+        name: a file, a name of the manifest, or `AUTO`, see `made_encoders`.
 
     Raises:
         InputError: there is none.
         AssetsError: a fetched file is not the one that was pinned.
     """
-    entries = [entry.name for entry in manifest().values() if entry.kind == "encoder"]
+    entries = _entries()
     if name == AUTO:
-        for entry in entries:
-            path = cached(entry)
-            if path is not None and _fits(path, generator):
-                return path
-        raise InputError(
-            "there are no encoders for this generator; name their file with seed.encoders, or leave seed.kind at none"
-        )
+        path = made_encoders(generator)
+        if path is None:
+            raise InputError("there are no encoders for this generator; name their file with seed.encoders")
+        return path
     if name in entries:
         path = cached(name)
         if path is None:
@@ -42,6 +38,17 @@ def find_encoders(name: str, generator: Generator) -> Path:
             f"{shown(name, 500)}: neither a file of encoders nor the name of one ({', '.join((AUTO, *entries))})"
         )
     return Path(name)
+
+
+def made_encoders(generator: Generator) -> Path | None:
+    """The first encoders of the manifest that are here and say that they were made for a generator, which the published
+    ones do not. AssetsError: a fetched file is not the one that was pinned."""
+    paths = (cached(entry) for entry in _entries())
+    return next((path for path in paths if path is not None and _fits(path, generator)), None)
+
+
+def _entries() -> list[str]:
+    return [entry.name for entry in manifest().values() if entry.kind == "encoder"]
 
 
 def open_encoders(path: Path, generator: Generator) -> DualEncoder:

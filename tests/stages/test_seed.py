@@ -12,7 +12,7 @@ from pmv.apps.invert import Request, invert
 from pmv.errors import CheckpointError, InputError
 from pmv.files.artifacts import read_json, tensors_hash
 from pmv.fitting.tuning import start_from_planes
-from pmv.generators import EG3DGenerator
+from pmv.generators import EG3DGenerator, load_generator
 from pmv.generators.views import render_planes
 from pmv.geometry.blend import carry_trust
 from pmv.geometry.camera import Camera
@@ -21,7 +21,7 @@ from pmv.pictures.images import write_png
 from pmv.pipeline.context import Context
 from pmv.pipeline.packing import load_fields
 from pmv.stages import coarse, inpaint, latent, tune
-from pmv.stages.seed import SeedConfig, SeedInputs, SeedOutputs, check, identity, run, surface_trust
+from pmv.stages.seed import SeedConfig, SeedInputs, SeedOutputs, check, encoders_path, identity, run, surface_trust
 from pmv.stages.table import TABLE
 from tests.encoder_files import write_encoders
 from tests.stages.test_panohead_run import SETTINGS
@@ -35,6 +35,12 @@ HANDED = (
     "residual_planes",
     "fill_planes",
 )
+
+
+def everything(encoders: str, **changed: bool | float | str) -> SeedConfig:
+    """A config that hands over all there is, but for what is changed."""
+    switches = dict.fromkeys(("start", "surface", "coarse", "residual", "fill"), True)
+    return SeedConfig("encoder", encoders, **{"start_yaw": 0.0, **switches, **changed})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +65,7 @@ def context(tiny_generator: EG3DGenerator) -> Context:
 
 @pytest.fixture
 def seed(portrait: SeedInputs, encoders: str, context: Context) -> SeedOutputs:
-    return run(portrait, SeedConfig("encoder", encoders), context)
+    return run(portrait, everything(encoders), context)
 
 
 def given(outputs: SeedOutputs) -> set[str]:
@@ -84,8 +90,24 @@ def test_everybody_gets_what_he_is_to_have(seed: SeedOutputs, portrait: SeedInpu
         "fill": {"fill_planes"},
     }
     for name, withheld in takers.items():
-        out = run(portrait, SeedConfig("encoder", encoders, **{name: False}), context)  # type: ignore[arg-type]
+        out = run(portrait, everything(encoders, **{name: False}), context)
         assert given(out) == head | set(HANDED) - withheld, name
+
+
+def test_the_latent_starts_from_heads_that_are_turned(portrait: SeedInputs, encoders: str, context: Context):
+    yaw = 11.5  # degrees, the portrait's; the encoder puts it right by little
+    assert "start_w" in given(run(portrait, everything(encoders, start_yaw=yaw - 5), context))
+    assert "start_w" not in given(run(portrait, everything(encoders, start_yaw=yaw + 5), context))
+
+
+def test_auto_takes_what_ships_for_the_generator(tiny_generator: EG3DGenerator, encoders: str):
+    shipped = load_generator("heads")
+    path = encoders_path(SeedConfig(), shipped)
+    assert path is not None and path.name == "heads-encoder.safetensors" and identity(SeedConfig(), shipped)
+    check(SeedConfig(), shipped)
+    assert encoders_path(SeedConfig(), tiny_generator) is None
+    assert encoders_path(SeedConfig("none"), shipped) is None
+    assert encoders_path(SeedConfig(encoders=encoders), tiny_generator) == Path(encoders)
 
 
 def test_parts_are_one_encoders_own(portrait: SeedInputs, encoders: str, context: Context):
@@ -270,7 +292,8 @@ def test_a_whole_run_goes_through_it(
     write_png(tmp_path / "head.png", portrait.original)
     write_png(tmp_path / "mask.png", portrait.foreground)
     portrait.initial_camera.save(tmp_path / "camera.npy")
-    settings = (*SETTINGS, "seed.kind=encoder", f"seed.encoders={encoders}")
+    settings = (*SETTINGS, "seed.kind=encoder", f"seed.encoders={encoders}", "seed.start_yaw=0")
+    settings += tuple(f"seed.{name}=true" for name in ("coarse", "residual", "fill"))
     request = Request(settings=settings, mask=tmp_path / "mask.png", camera=tmp_path / "camera.npy")
     folder = invert(request, tmp_path / "head.png", tmp_path / "run", generator=tiny_generator)
     assert read_json(folder / "run.json")["complete"]

@@ -44,7 +44,7 @@ class Encode:
 
 @dataclass(frozen=True)
 class Seeded:
-    """The shipped recipe from the encoded head on.
+    """pmv that takes of the encoded head what is named, and starts from it wherever the photo was taken from.
 
     Attributes:
         handed: the switches that are on. part: of the budget's steps that it takes.
@@ -57,7 +57,11 @@ class Seeded:
 
     def run(self, subject: Subject, task: Task) -> Result:
         budget = task.budget
-        settings = [*_settings(task, "both"), *(f"seed.{name}={str(name in self.handed).lower()}" for name in _HANDED)]
+        settings = [
+            *_settings(task, "both"),
+            "seed.start_yaw=0",
+            *(f"seed.{name}={str(name in self.handed).lower()}" for name in _HANDED),
+        ]
         steps = {name: max(1, round(self.part * getattr(budget, name))) for name in ("latent", "coarse", "tune")}
         start(subject, task, "retune", [*settings, *budget.steps(**steps)])
         return tuned_result(task)
@@ -69,7 +73,7 @@ ENCODE = (
     Encode("encode-E2", "the second encoder alone, plausible everywhere", "whole"),
 )
 SEEDED = (
-    Seeded("pmv+seed", "pmv from the encoded head on"),
+    Seeded("pmv+seed", "pmv that takes all that there is of the encoded head"),
     Seeded("pmv+seed-40", "the same in 40 % of the steps", part=0.4),
     *(Seeded(f"seed-{name}", f"pmv that takes of the encoded head {name} alone", (name,)) for name in _HANDED),
     *(
