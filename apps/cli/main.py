@@ -16,6 +16,7 @@ from pmv.apps.cli.options import SETTINGS
 from pmv.apps.cli.prepare import prepare
 from pmv.apps.cli.render import render
 from pmv.apps.cli.report import compare, report
+from pmv.apps.cli.studio import studio
 from pmv.apps.cli.verify import verify
 
 
@@ -26,7 +27,7 @@ def cli() -> None:
 
 
 for command in (
-    *(invert, batch, prepare, render, edit, export, report, compare),
+    *(invert, batch, prepare, render, edit, export, report, compare, studio),
     *(convert, inspect, verify, fetch, heads),
 ):
     cli.add_command(command)
