@@ -134,7 +134,7 @@ class Head:
             found = [kind for end, kind in _DIRECTORIES.items() if path.name.endswith(end)]
             if not found:
                 raise InputError(
-                    f"{path}: its name says no format; end it in .glb, .ply, .stl, .npz, or a folder's in -obj or -views"
+                    f"{path}: its name says no format; end it in .glb, .ply, .stl, .npz, or a folder in -obj or -views"
                 )
             kind = found[0]
         return export_run(self.path, kind, path, device=self.device, **options)
@@ -162,7 +162,7 @@ class Head:
             raise InputError(f"{self.path}: nothing is known of its generator's attributes")
         w, residual = edit(before.generator, before.w, before.noise, directions, amounts)
         planes = before.generator.planes(w, before.noise)
-        if residual is not None:
+        if residual is not None and before.generator.plane_residual is not None:
             planes = planes - before.generator.plane_residual + residual
         other = Head(self.path, self.device)
         other.__dict__.update(inversion=before._replace(w=w), planes=planes)

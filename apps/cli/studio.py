@@ -15,19 +15,13 @@ from pmv.apps.cli.options import FILE
 @click.command(context_settings=options.SETTINGS)
 @click.option("--out", type=FILE, default=Path("studio"), show_default=True, help="Folder of all that it keeps.")
 @click.option("--generator", "generators", multiple=True, help="To choose from; may repeat. [default: heads]")
-@click.option(
-    "--preset", "presets", multiple=True, help="To choose from; may repeat. [default: demo, fidelity, hfgi3d]"
-)
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Where to listen; others than this machine: --auth."
-)
+@click.option("--preset", "presets", multiple=True, help="To choose from; may repeat. [default: all that ship]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", type=click.IntRange(1, 65535), help="[default: the first free one from 7860 on]")
 @click.option("--share", is_flag=True, help="Also through Gradio's tunnel, for the whole world; wants --auth.")
 @click.option("--auth", type=FILE, help="File with a line NAME:PASSWORD for each who may come in.")
 @click.option("--most-upload", type=click.IntRange(1, 1000), default=50, show_default=True, help="Megabytes a picture.")
-@click.option(
-    "--most-waiting", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Jobs in the queue."
-)
+@click.option("--most-waiting", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Jobs queued.")
 @options.device()
 def studio(
     out: Path,

@@ -133,10 +133,18 @@ def write(prepared: Prepared, found: Path, draft: Path) -> None:
         write_prepared_folder(folder, prepared, photo, photo_size(found))
 
 
-@torch.no_grad()
-def with_mean_head(prepared: Prepared, generator: Any) -> torch.Tensor:
-    """The picture with the generator's mean head half over it, as the camera sees it: [1,3,S,S]."""
-    w = generator.mean_w()
-    camera = generator.photo_camera(prepared.camera.to(w.device))
-    view = generator.render(generator.planes(w), w, camera).image
-    return (resize(view, prepared.picture.shape[-1]).clamp(-1, 1).cpu() + prepared.picture) / 2
+class MeanHead:
+    """A generator's mean head, to hold pictures and cameras against."""
+
+    @torch.no_grad()
+    def __init__(self, generator: Any) -> None:
+        self.generator = generator
+        self.w = generator.mean_w()
+        self.planes = generator.planes(self.w)
+
+    @torch.no_grad()
+    def over(self, prepared: Prepared) -> torch.Tensor:
+        """The picture with the mean head half over it, as the camera sees it: [1,3,S,S]."""
+        camera = self.generator.photo_camera(prepared.camera.to(self.w.device))
+        view = self.generator.render(self.planes, self.w, camera).image
+        return (resize(view, prepared.picture.shape[-1]).clamp(-1, 1).cpu() + prepared.picture) / 2

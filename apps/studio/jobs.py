@@ -118,7 +118,14 @@ class Queue:
             if job is not None and job.state == "waiting":
                 left.append((job.asked_at, folder))
             elif job is not None and job.state == "running":
-                _write(folder, replace(job, state="stopped", message="the studio ended meanwhile; what is done stays"))
+                _write(
+                    folder,
+                    replace(
+                        job,
+                        state="stopped",
+                        message="the studio ended meanwhile; what is done stays, and Run goes on from there.",
+                    ),
+                )
         with self._change:
             self._waiting += [folder for _, folder in sorted(left)]
         self._thread.start()
@@ -157,7 +164,7 @@ class Queue:
                 self._waiting.remove(folder)
                 job = read_job(folder)
                 assert job is not None
-                _write(folder, replace(job, state="stopped", message="taken back before its turn"))
+                _write(folder, replace(job, state="stopped", message="taken back before its turn."))
                 self._change.notify_all()
             elif folder == self._running:
                 self._tell_to_stop()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 CSS = """
-.gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
+.gradio-container { max-width: 1500px !important; width: 100% !important; margin: 0 auto !important; }
 .pmv-title h1 { font-size: 1.35rem; margin: 0; }
 .pmv-views { display: flex; flex-wrap: wrap; gap: 0.75rem; }
 .pmv-views figure { margin: 0; flex: 1 1 9rem; min-width: 0; max-width: 26rem; }
@@ -77,12 +77,18 @@ element.addEventListener('click', (event) => {
 """Says where a picture was clicked on, in fractions of it."""
 
 
+CONFIRM_JS = """(name) => {
+  if (!confirm('Remove this head with all that belongs to it?')) throw 'kept';
+  return name;
+}"""
+
+
 def views(pictures: Mapping[str, str]) -> str:
     """Pictures side by side, by their captions: addresses of them."""
-    figures = (
-        f'<figure><img src="{uri}" alt="{html.escape(caption)}"><figcaption>{html.escape(caption)}</figcaption></figure>'
-        for caption, uri in pictures.items()
-    )
+    figures = []
+    for caption, uri in pictures.items():
+        said = html.escape(caption)
+        figures.append(f'<figure><img src="{uri}" alt="{said}"><figcaption>{said}</figcaption></figure>')
     return f'<div class="pmv-views">{"".join(figures)}</div>'
 
 

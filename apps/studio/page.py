@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.themes import Default
 
 from pmv.apps.studio import markup
 from pmv.apps.studio.desk import LIGHT, WORK, Desk, told
@@ -38,20 +39,20 @@ def build_page(studio: Studio) -> Page:
     """The page of a studio, not yet served."""
     desk = Desk(studio)
     system = ("ui-sans-serif", "system-ui", "sans-serif")
-    theme = gr.themes.Default(font=system, font_mono=("ui-monospace", "monospace"))
-    with gr.Blocks(title="pmv studio", analytics_enabled=False, delete_cache=(3600, _KEEP)) as blocks:
+    theme = Default(font=system, font_mono=("ui-monospace", "monospace"))
+    with gr.Blocks(fill_width=True, title="pmv studio", analytics_enabled=False, delete_cache=(3600, _KEEP)) as blocks:
         head = gr.Textbox("", visible=False)  # its name, which the server holds against whose it is at every request
         seen = gr.Textbox("", visible=False)
-        with gr.Row(equal_height=True):
+        with gr.Row():
             with gr.Column(scale=3, min_width=200):
                 gr.Markdown("# pmv studio", elem_classes="pmv-title")
                 queue = gr.HTML("", elem_id="queue")
             heads = gr.Dropdown([], label="Your heads", scale=2, min_width=200, elem_id="heads")
-            remove = gr.Button("Remove this head", scale=1, min_width=120)
+            remove = gr.Button("Remove this head", scale=0, min_width=160, size="sm")
         with gr.Tabs(selected="photo") as tabs:
             with gr.Tab("1 Photo", id="photo"):
                 photo = PhotoTab(desk)
-            with gr.Tab("2 Edit", id="edit") as edit_tab:
+            with gr.Tab("2 Edit", id="edit"):
                 edit = EditTab(desk)
             with gr.Tab("3 Run", id="run"):
                 run = RunTab(desk)
@@ -64,7 +65,12 @@ def build_page(studio: Studio) -> Page:
             choices = [("a new one", _NEW), *((_label(one), one.name) for one in mine)]
             name = _NEW if folder is None else folder.name
             parts = [part.shown(folder) for part in (photo, edit, run, finished)]
-            return [name, gr.update(choices=choices, value=name), _state(folder), *sum(parts, [])]
+            return [
+                name,
+                gr.update(choices=choices, value=name),
+                _state(folder),
+                *(value for part in parts for value in part),
+            ]
 
         def arrive(request: gr.Request) -> list[Any]:
             mine = desk.workspace(request).heads()
@@ -97,7 +103,7 @@ def build_page(studio: Studio) -> Page:
             told(take_away),
             [head],
             everything,
-            js="(name) => { if (!confirm('Remove this head with all that belongs to it?')) throw 'kept'; return name; }",
+            js=markup.CONFIRM_JS,
             **WORK,
         )
         looks = [queue, seen, *run.outputs, *finished.outputs]

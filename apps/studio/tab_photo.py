@@ -11,7 +11,7 @@ from PIL import Image
 
 from pmv.apps.prepare_folder import PrepareRequest, prepare
 from pmv.apps.studio import markup
-from pmv.apps.studio.correction import Nudge, Square, corrected, with_mean_head, write
+from pmv.apps.studio.correction import MeanHead, Nudge, Square, corrected, write
 from pmv.apps.studio.desk import WORK, Desk, file_of, told
 from pmv.apps.studio.layers import layers_of
 from pmv.apps.studio.painting import GROUND, HEAD, Edits, merged, with_strokes
@@ -51,12 +51,11 @@ class PhotoTab:
 
     Attributes:
         outputs: its components that show a head; `shown` gives their values.
-        generators: of the studio, loaded when they are first needed.
     """
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self._generator: tuple[str, Any] | None = None
+        self._loaded: tuple[str, MeanHead] | None = None
         offered = desk.studio.settings.generators
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
@@ -222,8 +221,8 @@ class PhotoTab:
         small = Image.open(folder.path / "photo.jpg")
         address = f"/studio/files/{folder.name}/photo.jpg"
         crop = {"photo": address, **vars(square), "tall": small.height / small.width}
-        generator = self.loaded(folder.about.generator)
-        picture, mean = to_uint8(prepared.picture)[0], to_uint8(with_mean_head(prepared, generator))[0]
+        mean_head = self._mean_head(folder.about.generator)
+        picture, mean = to_uint8(prepared.picture)[0], to_uint8(mean_head.over(prepared))[0]
         tinted = _tinted(picture, prepared.foreground[0, 0].numpy())
         views = markup.views(
             {
@@ -252,11 +251,11 @@ class PhotoTab:
             folder.about.generator,
         ]
 
-    def loaded(self, name: str) -> Any:
-        """A generator that pictures are held against; one is kept."""
-        if self._generator is None or self._generator[0] != name:
-            self._generator = (name, load_generator(name, device=self.desk.studio.device))
-        return self._generator[1]
+    def _mean_head(self, name: str) -> MeanHead:
+        """Of a generator that is loaded when it is first needed; one is kept."""
+        if self._loaded is None or self._loaded[0] != name:
+            self._loaded = (name, MeanHead(load_generator(name, device=self.desk.studio.device)))
+        return self._loaded[1]
 
     def _offered(self, generator: str) -> str:
         if generator not in self.desk.studio.settings.generators:
@@ -270,7 +269,7 @@ class PhotoTab:
         photo = decode(picture).pixels
         if photo.dtype != np.uint8:
             photo = (photo >> 8).astype(np.uint8)
-        prepare(PrepareRequest(settings=settings), picture, folder.found, self.loaded(name))
+        prepare(PrepareRequest(settings=settings), picture, folder.found, self._mean_head(name).generator)
         scale = min(1.0, _SMALL / max(photo.shape[:2]))
         small = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else photo
         Image.fromarray(small).save(folder.path / "photo.jpg", quality=88)
@@ -278,7 +277,7 @@ class PhotoTab:
         self._correct(folder, None, Nudge())
 
     def _correct(self, folder: HeadFolder, square: Square | None, nudge: Nudge) -> None:
-        pivot = self.loaded(folder.about.generator).spec.pivot
+        pivot = self._mean_head(folder.about.generator).generator.spec.pivot
         hand = Hand(folder.path)
         write(corrected(folder.found, square, nudge, pivot), folder.found, folder.draft)
         if square != hand.square and Edits(folder.edits).drop_painting():
@@ -287,7 +286,6 @@ class PhotoTab:
 
     def _square(self, folder: HeadFolder) -> Square:
         """The crop as it is, by hand or as found."""
-        small = Image.open(folder.path / "photo.jpg")
         found = read_json(folder.found / "crop.json")
         size = Image.open(folder.found / "image.png").width
         matrix = np.array(found["matrix"])

@@ -100,7 +100,7 @@ class RunTab:
             parts.append(markup.paragraph(f"{said}, {progress.losses}" if progress.losses else said, True))
         if folder.live.is_file():
             address = f"/studio/files/{folder.name}/live.jpg?{folder.live.stat().st_mtime_ns}"
-            parts.append(markup.views({"the head so far: the photo's view, and one beside it": address}))
+            parts.append(markup.views({"the head so far, from the photo's view": address}))
         return ["".join(parts), gr.update(visible=folder.is_finished)]
 
     def _sentence(self, folder: HeadFolder, job: Job | None) -> str:

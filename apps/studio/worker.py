@@ -26,7 +26,6 @@ from pmv.apps.studio.painting import Edits
 from pmv.apps.studio.workspace import HeadFolder
 from pmv.errors import PmvError, Stopped
 from pmv.pictures.images import to_uint8
-from pmv.pictures.sheets import tile
 from pmv.pipeline.context import Watch
 from pmv.pipeline.device import pick_device
 
@@ -72,7 +71,7 @@ class _Glimpses:
             return
         self.last = time.monotonic()
         part = self.path.with_name(".live.part")
-        Image.fromarray(tile(list(to_uint8(image[:2])), columns=2)).save(part, "JPEG", quality=85)
+        Image.fromarray(to_uint8(image[:1])[0]).save(part, "JPEG", quality=85)
         part.replace(self.path)
 
 
@@ -87,7 +86,7 @@ def main(folder: Path) -> None:
     try:
         message = _DO[job.kind](HeadFolder(folder), job.asked, asked_to_end.is_set)
     except Stopped:
-        write_result(folder, "stopped", "stopped; what is done stays, and Run goes on from there")
+        write_result(folder, "stopped", "what is done stays, and Run goes on from there.")
     except PmvError as error:
         write_result(folder, "failed", str(error))
     else:
