@@ -28,6 +28,7 @@ JOB, PROGRESS, RESULT, LOG = "job.json", "progress.json", "result.json", "worker
 _GRACE = 30.0
 """Seconds that a process which was told to stop has until it is killed."""
 _MOST_LOG = 20_000
+_ENDED = "the studio ended meanwhile; what is done stays, and Run goes on from there."
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class Queue:
                     replace(
                         job,
                         state="stopped",
-                        message="the studio ended meanwhile; what is done stays, and Run goes on from there.",
+                        message=_ENDED,
                     ),
                 )
         with self._change:
