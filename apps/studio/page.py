@@ -98,7 +98,8 @@ def build_page(studio: Studio) -> Page:
             return [queued, now, *run.shown(folder), *finished.shown(folder)]
 
         blocks.load(told(arrive), None, everything, show_progress="hidden", **WORK)
-        heads.input(told(choose), [heads], everything, **WORK)
+        # not held against the list that this page was once given, but against whose they are
+        heads.input(told(choose), [heads], everything, preprocess=False, **WORK)
         remove.click(
             told(take_away),
             [head],

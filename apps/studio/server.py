@@ -51,9 +51,7 @@ def serve(settings: Settings, wait: Any, opened: Any = lambda studio: None) -> N
             with held(settings.root / ".lock"):
                 _serve(settings, people, accounts, device, wait, opened)
         except Taken as taken:
-            raise InputError(
-                f"{settings.root}: process {taken.owner} is a studio in this folder; give another --out"
-            ) from taken
+            raise InputError(f"{settings.root}: another studio works in this folder; give another --out") from taken
 
 
 def _quiet_gradio(root: Path) -> None:

@@ -4,6 +4,7 @@ It stops between two steps when it is sent SIGTERM, or when the studio that star
 """
 
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -24,7 +25,7 @@ from pmv.apps.studio.files import EXPORTS, export_name
 from pmv.apps.studio.jobs import Progress, read_job, write_progress, write_result
 from pmv.apps.studio.painting import Edits
 from pmv.apps.studio.workspace import HeadFolder
-from pmv.errors import PmvError, Stopped
+from pmv.errors import InputError, PmvError, Stopped
 from pmv.pictures.images import to_uint8
 from pmv.pipeline.context import Watch
 from pmv.pipeline.device import pick_device
@@ -76,15 +77,20 @@ class _Glimpses:
 
 
 def main(folder: Path) -> None:
-    """Do the job of a head's folder, and leave there what became of it."""
+    """The process: `do`, until it is told to stop."""
     asked_to_end = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked_to_end.set())
     threading.Thread(target=_watch_studio, args=(asked_to_end,), daemon=True).start()
+    do(folder, asked_to_end.is_set)
+
+
+def do(folder: Path, stop: Callable[[], bool]) -> None:
+    """Do the job of a head's folder, asking `stop` between steps, and leave there what became of it."""
     job = read_job(folder)
     if job is None:
         raise SystemExit(f"{folder}: nothing is asked for")
     try:
-        message = _DO[job.kind](HeadFolder(folder), job.asked, asked_to_end.is_set)
+        message = _DO[job.kind](HeadFolder(folder), job.asked, stop)
     except Stopped:
         write_result(folder, "stopped", "what is done stays, and Run goes on from there.")
     except PmvError as error:
@@ -94,7 +100,8 @@ def main(folder: Path) -> None:
 
 
 def _watch_studio(asked_to_end: threading.Event) -> None:
-    sys.stdin.buffer.read()  # ends when the studio does
+    while os.read(0, 1):  # ends when the studio does
+        pass
     asked_to_end.set()
 
 
@@ -123,11 +130,11 @@ def _run(head: HeadFolder, asked: Mapping[str, Any], stop: Callable[[], bool]) -
 def _export(head: HeadFolder, asked: Mapping[str, Any], stop: Callable[[], bool]) -> str:
     """asked: "format", "version" (its folder's name), "device"."""
     version, kind = head.version(asked["version"]), asked["format"]
+    if kind not in EXPORTS:
+        raise InputError(f"no format is called {kind!r}; there are {', '.join(EXPORTS)}")
     head.exports.mkdir(exist_ok=True)
     name = export_name(kind, version.path.name)
     write_progress(head.path, Progress(f"writing {kind}", 0, 1))
-    if kind not in EXPORTS:
-        raise PmvError(f"no format is called {kind!r}; there are {', '.join(EXPORTS)}")
     if name.endswith(".zip"):
         folder = head.exports / name.removesuffix(".zip")
         export_run(version.path, kind, folder, device=pick_device(asked["device"]))

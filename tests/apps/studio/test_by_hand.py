@@ -112,7 +112,7 @@ def test_what_a_browser_sends_is_read_by_our_own_decoder():
         blob_storage = Sent()
 
     class Blobs:
-        layers = [png(layer()), None]
+        layers = (png(layer()), None)
 
     Editor.blob_storage["key"] = Blobs()
     (one,) = layers_of({"id": "key"}, Editor)

@@ -1,5 +1,6 @@
 """The queue: one at a time, in order, bounded, and nothing is lost."""
 
+import subprocess
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ import pytest
 from pmv.apps.studio import jobs
 from pmv.apps.studio.jobs import Job, Queue, read_job
 from pmv.errors import BusyError
+from tests.conftest import ROOT
 
 _WRITES = "import json, pathlib, sys; pathlib.Path(sys.argv[1], 'result.json').write_text(json.dumps({!r}))"
 _DONE = _WRITES.format({"state": "done", "message": "made"})
@@ -167,10 +169,6 @@ def test_the_process_ends_with_its_studio(heads: list[Path], tmp_path: Path):
         "while not (head / 'begun').exists(): time.sleep(.01)\n"
         "os._exit(9)"
     )
-    import subprocess
-
-    from tests.conftest import ROOT
-
     done = subprocess.run([sys.executable, "-c", code, str(heads[0])], cwd=ROOT, timeout=60)
     assert done.returncode == 9
     wait_for(lambda: (heads[0] / "ended").exists())
