@@ -95,7 +95,11 @@ def build_page(studio: Studio) -> Page:
                 working = studio.queue.place(folder.path) is not None
                 status = run.shown(folder) if working else [gr.skip()] * len(run.outputs)
                 return [queued, gr.skip(), *status, *[gr.skip()] * len(finished.outputs)]
-            return [queued, now, *run.shown(folder), *finished.shown(folder)]
+            if studio.queue.place(folder.path) is not None or now.startswith("export "):
+                head_part = finished.written(folder)
+            else:
+                head_part = finished.shown(folder)
+            return [queued, now, *run.shown(folder), *head_part]
 
         blocks.load(told(arrive), None, everything, show_progress="hidden", **WORK)
         # not held against the list that this page was once given, but against whose they are

@@ -22,6 +22,8 @@ _FORMATS = {
 }
 _YET = "There is no head yet; run it first."
 _MOST_ATTRIBUTES = 16
+_STILL = 0.7
+"""Seconds after which sliders that have not moved are taken to be still."""
 
 
 class HeadTab:
@@ -33,6 +35,8 @@ class HeadTab:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
+        # what was drawn fully last, and what the sliders said when they were last looked at
+        self.drawn, self.before = gr.Textbox("", visible=False), gr.Textbox("", visible=False)
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
                 self.view = gr.HTML(markup.paragraph(_YET, True), elem_id="view")
@@ -57,6 +61,8 @@ class HeadTab:
                 self.status = gr.HTML("", elem_id="head-status")
         self.outputs = [
             self.view,
+            self.yaw,
+            self.pitch,
             self.version,
             self.pages,
             self.attributes,
@@ -69,19 +75,32 @@ class HeadTab:
         """Wire the events."""
         desk = self.desk
 
-        def turned(coarse: bool) -> Any:
-            def draw(name: str, version: str, yaw: float, pitch: float, *rest: Any) -> str:
-                *amounts, request = rest
-                return self._view(desk.head(name, request), version, yaw, pitch, amounts, coarse)
+        def draw(name: str, version: str, yaw: float, pitch: float, *rest: Any) -> tuple[str, str]:
+            *amounts, request = rest
+            return self._view(desk.head(name, request), version, yaw, pitch, amounts, coarse=True), ""
 
-            return draw
+        def finish(name: str, version: str, yaw: float, pitch: float, *rest: Any) -> tuple[Any, Any, Any]:
+            *amounts, drawn, before, request = rest
+            now = repr((name, version, yaw, pitch, amounts))
+            if drawn == now or not name or not (folder := desk.head(name, request)).is_finished:
+                return gr.skip(), gr.skip(), gr.skip()
+            if before != now:  # it may still move
+                return gr.skip(), gr.skip(), now
+            return self._view(folder, version, yaw, pitch, amounts, coarse=False), now, now
 
         seen = [head, self.version, self.yaw, self.pitch, *self.amounts]
-        sliders = [self.yaw, self.pitch, *self.amounts]
+        moves = [*(slider.input for slider in (self.yaw, self.pitch, *self.amounts)), self.version.input]
         at_once = {"show_progress": "hidden", "trigger_mode": "always_last", **WORK}
-        gr.on([s.input for s in sliders], told(_with_request(turned(True), len(seen))), seen, self.view, **at_once)
-        still = [*(s.release for s in sliders), self.version.input]
-        gr.on(still, told(_with_request(turned(False), len(seen))), seen, self.view, **at_once)
+        gr.on(moves, told(_with_request(draw, len(seen))), seen, [self.view, self.drawn], **at_once)
+        looked_at = [*seen, self.drawn, self.before]
+        gr.Timer(_STILL).tick(
+            told(_with_request(finish, len(looked_at))),
+            looked_at,
+            [self.view, self.drawn, self.before],
+            show_progress="hidden",
+            trigger_mode="once",
+            **LIGHT,
+        )
 
         def keep(name: str, *rest: Any) -> list[Any]:
             *amounts, request = rest
@@ -117,19 +136,21 @@ class HeadTab:
         """Values of `outputs`."""
         if folder is None or not folder.is_finished:
             hidden = gr.update(visible=False)
-            return [markup.paragraph(_YET, True), hidden, "", hidden, *[gr.skip()] * _MOST_ATTRIBUTES, "", ""]
+            return [markup.paragraph(_YET, True), 0, 0, hidden, "", hidden, *[gr.skip()] * _MOST_ATTRIBUTES, "", ""]
         versions = folder.versions()
         choices = [(version.label, version.path.name) for version in versions]
         version = gr.update(choices=choices, value=choices[0][1], visible=len(choices) > 1)
         known = list(self.desk.studio.turntable.attributes(folder.run).items())[:_MOST_ATTRIBUTES]
         sliders = [
-            gr.update(visible=True, label=f"{name}: {plus}", minimum=-span, maximum=span, value=0)
+            gr.update(visible=True, label=f"{name}: {plus}", minimum=-round(span, 1), maximum=round(span, 1), value=0)
             for name, (plus, span) in known
         ]
         sliders += [gr.update(visible=False, value=0)] * (_MOST_ATTRIBUTES - len(known))
         view = self._view(folder, "run", 0.0, 0.0, (), coarse=False)
         return [
             view,
+            0,
+            0,
             version,
             self._pages(folder),
             gr.update(visible=bool(known)),
@@ -137,6 +158,11 @@ class HeadTab:
             self._files(folder),
             *self.status_of(folder),
         ]
+
+    def written(self, folder: HeadFolder) -> list[Any]:
+        """Values of `outputs` after a file was written: nothing else has changed."""
+        told = {id(self.files): self._files(folder), id(self.status): self.status_of(folder)[0]}
+        return [told.get(id(component), gr.skip()) for component in self.outputs]
 
     def _view(self, folder: HeadFolder, version: str, yaw: float, pitch: float, amounts: Any, coarse: bool) -> str:
         chosen = folder.version(version)

@@ -238,6 +238,8 @@ def test_a_run_is_made_exported_and_taken_away(studio: Studio, ada: tuple[Visito
     report = owner.get(f"/studio/files/{name}/report.html")
     assert "<canvas" in report.text and report.headers["content-security-policy"].startswith("sandbox allow-scripts")
     assert "data:image/jpeg" in owner.call("draw", name, "run", 20, 0, *[0] * 16)[0]
+    full, key, _ = owner.call("finish", name, "run", 20, 0, *[0] * 16, "", repr((name, "run", 20, 0, [0] * 16)))
+    assert "data:image/jpeg" in full and key
     owner.call("export", name, "run", "npz")
     assert done("export") == "head.npz is ready"
     file = owner.get(f"/studio/files/{name}/head.npz")

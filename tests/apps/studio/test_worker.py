@@ -38,12 +38,10 @@ def do(head: HeadFolder, job: Job) -> tuple[str, str]:
 
 def test_files_are_written_for_everybody_s_programs(head: HeadFolder, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(worker, "export_run", functools.partial(export_run, views=2))
-    assert do(head, Job("export", {"format": "npz", "version": "run", "device": "cpu"})) == (
-        "done",
-        "head.npz is ready",
-    )
+    asked = {"version": "run", "device": "cpu"}
+    assert do(head, Job("export", {"format": "npz", **asked})) == ("done", "head.npz is ready")
     assert (head.exports / "head.npz").is_file()
-    state, message = do(head, Job("export", {"format": "views", "version": "run", "device": "cpu"}))
+    state, message = do(head, Job("export", {"format": "views", **asked}))
     assert (state, message) == ("done", "head-views.zip is ready")
     assert [path.name for path in head.exports.iterdir() if path.is_dir()] == []
     assert (progress := read_progress(head.path)) is not None and progress.stage == "writing views"
