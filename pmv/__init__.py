@@ -35,8 +35,17 @@ _HOMES = {
     "read_image": "pmv.pictures.images",
 }
 __all__ = [
-    *("Camera", "Head", "Inversion", "PmvError", "Portrait", "Request"),
-    *("invert", "load", "load_generator", "load_inversion", "read_image"),
+    "Camera",
+    "Head",
+    "Inversion",
+    "PmvError",
+    "Portrait",
+    "Request",
+    "invert",
+    "load",
+    "load_generator",
+    "load_inversion",
+    "read_image",
 ]
 
 

@@ -41,7 +41,7 @@ class EditTab:
                     brush=gr.Brush(default_size=12, default_color="#1d3fbb"),
                     canvas_size=(_PAINTED_ON, _PAINTED_ON),
                     fixed_canvas=True,
-                    height=640,
+                    height=560,
                     buttons=[],
                     elem_id="painter",
                 )
