@@ -59,7 +59,8 @@ def studio(
     def opened(studio: Studio) -> None:
         if share or auth is not None:
             logging.getLogger("pmv").warning("others can come in, with a name and password of %s", auth)
-        click.echo(studio.address)
+        for address in studio.addresses:
+            click.echo(address)
 
     def wait() -> None:
         end = threading.Event()

@@ -42,10 +42,15 @@ class Studio:
     Attributes:
         settings: how it was opened. people: their workspaces. queue: what is done one after another.
         device: where it computes. turntable: draws the heads that are looked at.
-        address: that a browser on this machine asks for.
+        addresses: that it can be asked for by, its own first, then the tunnel's.
     """
 
     def __init__(self, settings: Settings, people: People, queue: Queue, device: str) -> None:
         self.settings, self.people, self.queue, self.device = settings, people, queue, device
         self.turntable = Turntable(device)
-        self.address = ""
+        self.addresses: tuple[str, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """That a browser on this machine asks for."""
+        return self.addresses[0]

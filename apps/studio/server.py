@@ -109,7 +109,11 @@ def _serve(
             )
         except OSError as error:
             raise InputError(f"--port {settings.port}: cannot be listened on; give another") from error
-        studio.address = page.blocks.local_url
+        studio.addresses = (page.blocks.local_url,)
+        if settings.share:
+            if not page.blocks.share_url:
+                raise InputError("--share: Gradio's tunnel does not open; look at the network, or leave it out")
+            studio.addresses += (page.blocks.share_url,)
         opened(studio)
         wait()
     finally:

@@ -4,8 +4,10 @@ import io
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
@@ -162,11 +164,14 @@ def test_settings_of_the_machine_are_refused(ada: tuple[Visitor, str], studio: S
         owner.call("run", name, "/etc/passwd", "only what has changed", "")
 
 
-def test_one_studio_a_folder(studio: Studio):
+def test_one_studio_a_folder_and_a_port(studio: Studio, tmp_path: Path):
     from pmv.apps.studio.server import serve
 
     with pytest.raises(InputError, match="another studio works in this folder"):
         serve(studio.settings, lambda: None)
+    port = urlsplit(studio.address).port
+    with pytest.raises(InputError, match=f"--port {port}: cannot be listened on"):
+        serve(replace(studio.settings, root=tmp_path / "other", port=port), lambda: None)
 
 
 def test_wrong_passwords_are_refused(guarded: Studio):
