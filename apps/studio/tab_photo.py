@@ -116,6 +116,7 @@ class PhotoTab:
         self.numbers_of_crop = [self.x, self.y, self.side, self.turn]
         self.numbers_of_camera = [self.yaw, self.pitch, self.roll]
         self.outputs = [
+            self.upload,  # emptied: its picture has become a head's
             self.crop,
             self.numbers,
             *self.numbers_of_crop,
@@ -215,7 +216,7 @@ class PhotoTab:
             hidden = gr.update(visible=False)
             nothing = markup.paragraph("A photo may be of any size, turned, with several people.", True)
             rest = [gr.skip()] * 3
-            return [hidden, hidden, *[gr.skip()] * 4, nothing, hidden, *rest, hidden, hidden, None, gr.skip()]
+            return [None, hidden, hidden, *[gr.skip()] * 4, nothing, hidden, *rest, hidden, hidden, None, gr.skip()]
         prepared, hand = read_prepared(folder.draft), Hand(folder.path)
         square, nudge = self._square(folder), hand.nudge
         small = Image.open(folder.path / "photo.jpg")
@@ -234,6 +235,7 @@ class PhotoTab:
         painted_on = cv2.resize(tinted, (_PAINTED_ON, _PAINTED_ON), interpolation=cv2.INTER_LINEAR)
         seen = gr.update(visible=True)
         return [
+            None,
             gr.update(value=crop, visible=True),
             seen,
             square.x,

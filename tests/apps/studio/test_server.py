@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from pmv.apps.studio.jobs import read_job
 from pmv.apps.studio.opened import Studio
+from pmv.apps.studio.painting import Edits
 from pmv.errors import InputError
 from tests.apps.studio.conftest import Opened, Told, Visitor
 from tests.conftest import ROOT
@@ -162,6 +164,52 @@ def test_settings_of_the_machine_are_refused(ada: tuple[Visitor, str], studio: S
             owner.call("run", name, preset, "only what has changed", settings)
     with pytest.raises(Told):
         owner.call("run", name, "/etc/passwd", "only what has changed", "")
+
+
+def test_what_is_corrected_by_hand_is_kept(ada: tuple[Visitor, str], studio: Studio):
+    owner, name = ada
+    draft = next(studio.people.folder.glob(f"*/{name}")) / "draft"
+    found = (draft / "image.png").read_bytes(), (draft / "camera.json").read_bytes()
+    owner.call("crop", name, data={"x": 0.45, "y": 0.5, "side": 0.9})
+    assert (draft / "image.png").read_bytes() != found[0] and (draft / "camera.json").read_bytes() == found[1]
+    owner.call("numbers", name, 0.45, 0.5, 0.9, 0, 5, -3, 2)
+    assert (draft / "camera.json").read_bytes() != found[1]
+    with pytest.raises(Told, match="crop"):
+        owner.call("crop", name, data={"x": "here", "y": None})
+    owner.call("as_found", name)
+    assert ((draft / "image.png").read_bytes(), (draft / "camera.json").read_bytes()) == found
+
+
+def layers(owner: Visitor, colour: tuple[int, int, int, int]) -> dict[str, Any]:
+    """What an editor sends whose only layer has a square of a colour."""
+    file = io.BytesIO()
+    layer = Image.new("RGBA", (64, 64))
+    layer.paste(colour, (0, 0, 20, 64))
+    layer.save(file, "PNG")
+    (path,) = owner.upload("layer.png", file.getvalue()).json()
+    return {"background": None, "composite": None, "layers": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}
+
+
+def test_a_matte_and_edits_are_painted_and_placed(ada: tuple[Visitor, str], studio: Studio):
+    owner, name = ada
+    head = next(studio.people.folder.glob(f"*/{name}"))
+    owner.call("take", name, layers(owner, (213, 0, 0, 255)))
+    assert np.array(Image.open(head / "draft" / "mask.png"))[:, :8].max() == 0, "red belongs to the background"
+    owner.call("take", name, layers(owner, (0, 200, 83, 255)))
+    assert np.array(Image.open(head / "draft" / "mask.png"))[:, :8].min() == 255
+
+    owner.call("take_1", name, layers(owner, (10, 20, 200, 255)))
+    (path,) = owner.upload("logo.png", PORTRAIT).json()
+    logo = {"path": path, "orig_name": "logo.png", "meta": {"_type": "gradio.FileData"}}
+    assert "logo.png" in owner.call("lay", name, logo, 0.6, 0.5, 0.3, 10, 0.5, "multiply", True)[0]
+    assert [edit.name for edit in Edits(head / "edits").given()] == ["painted", "logo.png"]
+    assert owner.call("point", data={"x": 0.25, "y": 2}) == [0.25, 1]
+    sent = layers(owner, (0, 0, 0, 255))
+    sent["layers"][0]["path"] = "/etc/passwd"
+    with pytest.raises(Told):
+        owner.call("take_1", name, sent)
+    owner.call("clear", name)
+    assert Edits(head / "edits").given() == []
 
 
 def test_one_studio_a_folder_and_a_port(studio: Studio, tmp_path: Path):
