@@ -37,8 +37,7 @@ def check_reach(host: str, share: bool, accounts: Mapping[str, str] | None) -> N
         return
     option = "--share" if share else f"--host {host}"
     raise InputError(
-        f"{option} lets others in, who could use this machine: give --auth FILE, with a line NAME:PASSWORD for each "
-        "who may"
+        f"{option} lets others in: give --auth FILE, with a line NAME:PASSWORD for each who may use this machine"
     )
 
 
