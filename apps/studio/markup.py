@@ -111,7 +111,7 @@ def bar(part: float) -> str:
     inside = f'<div style="width:{percent}%"></div>'
     return (
         f'<div class="pmv-bar" role="progressbar" aria-valuenow="{percent}" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-label="how much is done">{inside}</div>'
+        f'aria-label="progress">{inside}</div>'
     )
 
 

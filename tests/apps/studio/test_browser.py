@@ -90,7 +90,7 @@ def test_from_a_photo_to_a_file(browser: Any, studio: Studio, tmp_path: Path):
     kept = (head / "run" / "00_prepare" / "stage.json").stat().st_mtime_ns
     page.fill("textarea", "")
     page.click("#run")
-    says(page, "#status", "is done")
+    says(page, "#status", "The run is done")
     assert (head / "run" / "00_prepare" / "stage.json").stat().st_mtime_ns == kept, "what was done is not done again"
     assert (head / "run" / "source" / "edits.yaml").is_file(), "with what was painted"
     assert (job := read_job(head)) is not None and job.kind == "run"

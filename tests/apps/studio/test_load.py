@@ -41,7 +41,7 @@ def serve_all(studio: Studio, seconds: float) -> None:
             names[number] = name = someone.begin(f"portrait{number}.png", portrait)
             someone.call("run", name, studio.settings.presets[0], "only what has changed", "")
             end = time.monotonic() + seconds
-            while "is done" not in str(someone.call("look", name, "")):
+            while "The run is done" not in str(someone.call("look", name, "")):
                 assert time.monotonic() < end, "it is not done in time"
                 time.sleep(1.0)
         except Exception as error:

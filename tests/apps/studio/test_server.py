@@ -287,7 +287,7 @@ def test_a_run_is_made_exported_and_taken_away(studio: Studio, ada: tuple[Visito
     with pytest.raises(Told, match="being worked on"):
         owner.call("as_found", name)
     assert done("run") == "finished"
-    assert "is done" in str(owner.call("look", name, ""))
+    assert "The run is done" in str(owner.call("look", name, ""))
     report = owner.get(f"/studio/files/{name}/report.html")
     assert "<canvas" in report.text and report.headers["content-security-policy"].startswith("sandbox allow-scripts")
     assert "data:image/jpeg" in owner.call("draw", name, "run", 20, 0, *[0] * 16)[0]
