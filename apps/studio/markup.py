@@ -11,6 +11,7 @@ CSS = """
 .pmv-views figure { margin: 0; flex: 1 1 9rem; min-width: 0; max-width: 26rem; }
 .pmv-views img, .pmv-view img { width: 100%; display: block; border-radius: 6px; }
 @media (max-width: 640px) { .pmv-views figure { flex: 0 1 calc(50% - 0.4rem); } }
+.pmv-views figure:only-child { flex: 1 1 100%; }
 .pmv-views figcaption { font-size: 0.85rem; opacity: 0.8; padding-top: 0.2rem; }
 .pmv-view img { max-width: 36rem; margin: 0 auto; }
 .pmv-soft { opacity: 0.75; }
