@@ -1,6 +1,7 @@
 """Who may come in: addresses, shares, accounts."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from pmv.apps.cli import cli
+from pmv.apps.studio.opened import Settings
 from pmv.apps.studio.reach import Door, check_reach, is_loopback, read_accounts
-from pmv.errors import InputError
+from pmv.apps.studio.server import serve
+from pmv.errors import AssetsError, InputError
 
 
 def accounts(folder: Path, text: str, mode: int = 0o600) -> Path:
@@ -50,6 +53,14 @@ def test_the_command_refuses_in_one_line(
     assert isinstance(result.exception, InputError)
     told_before(str(result.exception), case)
     assert not list(tmp_path.iterdir()), "and nothing is begun"
+
+
+def test_without_gradio_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    with pytest.raises(AssetsError, match=r"pip install \"pmv\[studio\]\""):
+        serve(Settings(tmp_path / "studio"), lambda: None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_accounts_are_read(tmp_path: Path):
