@@ -160,14 +160,17 @@ def configure(request: Request, table: Table, generator: Any, saved: Path | None
 
 
 def _located(config: Config) -> Config:
-    """The config with absolute paths to generator and perceptual network, so that the run can be resumed from another
-    folder."""
+    """The config with absolute paths to generator, perceptual network and encoders, so that the run can be resumed from
+    another folder."""
     run = config.run
     if run.generator not in manifest() and is_file(run.generator):
         run = replace(run, generator=str(Path(run.generator).resolve()))
     if run.perceptual not in PERCEPTUAL and is_file(run.perceptual):
         run = replace(run, perceptual=str(Path(run.perceptual).resolve()))
-    return replace(config, run=run)
+    stages, seed = config.stages, config.stages.get("seed")
+    if seed is not None and seed.encoders not in manifest() and is_file(seed.encoders):
+        stages = {**stages, "seed": replace(seed, encoders=str(Path(seed.encoders).resolve()))}
+    return replace(config, run=run, stages=stages)
 
 
 def _check_free(folder: RunFolder, image: Path) -> None:

@@ -7,6 +7,7 @@ from pmv.apps.cli.batch import batch
 from pmv.apps.cli.console import execute
 from pmv.apps.cli.convert import convert
 from pmv.apps.cli.edit import edit
+from pmv.apps.cli.encode import encode
 from pmv.apps.cli.export import export
 from pmv.apps.cli.fetch import fetch
 from pmv.apps.cli.heads import heads
@@ -27,7 +28,7 @@ def cli() -> None:
 
 
 for command in (
-    *(invert, batch, prepare, render, edit, export, report, compare, studio),
+    *(invert, encode, batch, prepare, render, edit, export, report, compare, studio),
     *(convert, inspect, verify, fetch, heads),
 ):
     cli.add_command(command)

@@ -122,7 +122,8 @@ class Runner:
     # --- one stage
 
     def _hash(self, stage: Stage, inputs: dict[str, str]) -> str:
-        return stage_hash(stage.name, self.config, inputs, self.generator_hash, self.perceptual_identity)
+        identity = stage.identity(self.config.stages[stage.name], self.generator)
+        return stage_hash(stage.name, self.config, inputs, self.generator_hash, self.perceptual_identity, identity)
 
     def _input_hashes(self, stage: Stage) -> dict[str, str]:
         given = self.folder.sources().hashes()
