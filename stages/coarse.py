@@ -195,6 +195,7 @@ def run(inputs: CoarseInputs, config: CoarseConfig, context: Context) -> CoarseO
             cameras = Camera.cat([cameras, views[which]])
             held = reference.depth[which : which + 1], reference.alpha[which : which + 1]
         out = generator.render(generator.planes(w, noise), w, cameras)
+        context.glimpse(out.image.detach())
         return coarse_losses(out, inputs.original, keep, held, config, context.perceptual)
 
     def near_enough(values: Mapping[str, float]) -> bool:

@@ -319,6 +319,7 @@ class _Fit:
         jitter = torch.randn(w.shape, generator=self.context.rng).to(w) * (self.spread * config.w_noise * fade)
         out = self.generator.render(self.generator.planes(w + jitter, self.noise), w + jitter, self.camera)
         self.view = out.image.detach()
+        self.context.glimpse(self.view)
         guess = Guess(w, self.noise, self.turn, self.shift)
         return latent_losses(out, guess, self.target, config, self.context.perceptual)
 

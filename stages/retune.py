@@ -169,6 +169,7 @@ def run(inputs: RetuneInputs, config: RetuneConfig, context: Context) -> RetuneO
         chosen = [input_view, showing.next(config.views_per_step), held.next(config.held_per_step)]
         asked = targets[torch.cat(chosen)]
         out = generator.render(generator.planes(w, noise), w, asked.cameras)
+        context.glimpse(out.image.detach())
         return retune_losses(out, asked, config, context.perceptual)
 
     ramp = Ramp(config.ramp_up, config.ramp_down)

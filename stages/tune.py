@@ -214,6 +214,7 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
     def losses(step: int) -> dict[str, Tensor]:
         asked = targets[torch.cat([input_view, order.next(config.views_per_step)])]
         out = generator.render(generator.planes(w, noise), w, asked.cameras)
+        context.glimpse(out.image.detach())
         return tune_losses(out, asked, inputs.valid, config, context.perceptual)
 
     ramp = Ramp(config.ramp_up, config.ramp_down)

@@ -17,6 +17,7 @@ from pmv.apps.cli.options import SETTINGS
 from pmv.apps.cli.prepare import prepare
 from pmv.apps.cli.render import render
 from pmv.apps.cli.report import compare, report
+from pmv.apps.cli.studio import studio
 from pmv.apps.cli.verify import verify
 
 
@@ -27,7 +28,7 @@ def cli() -> None:
 
 
 for command in (
-    *(invert, encode, batch, prepare, render, edit, export, report, compare),
+    *(invert, encode, batch, prepare, render, edit, export, report, compare, studio),
     *(convert, inspect, verify, fetch, heads),
 ):
     cli.add_command(command)
