@@ -418,7 +418,7 @@ class EG3DGenerator(nn.Module):
             near = torch.full_like(origins[..., 0], config.near)
             far = torch.full_like(origins[..., 0], config.far)
         rays = (origins, directions, near, far, config.coarse_samples, config.fine_samples, jitter, hit)
-        if keep is None and self.is_fused(planes):
+        if keep is None and len(planes) == 1 and self.waits_for_nothing:
             from pmv.generators.fused_march import march_fused
 
             axes = PLANE_AXES[config.plane_convention]
@@ -432,10 +432,16 @@ class EG3DGenerator(nn.Module):
         )
         return tuple(m.reshape(views, resolution, resolution, -1).permute(0, 3, 1, 2).contiguous() for m in maps)
 
-    def is_fused(self, planes: Tensor) -> bool:
-        """Whether rays through these planes are marched by `pmv.generators.fused_march`; a CUDA graph wants that."""
-        plain = planes.shape[:2] == (1, PLANES) and planes.ndim == 5 and self.decoder.activation is padded_sigmoid
-        return self.speed.fused and planes.is_cuda and plain and self.FUSES
+    @property
+    def waits_for_nothing(self) -> bool:
+        """Whether planes and views of one latent can be made without asking the GPU for anything, so that a step can be
+        recorded as a CUDA graph."""
+        return (
+            self.FUSES
+            and self.speed.fused
+            and self.device.type == "cuda"
+            and self.decoder.activation is padded_sigmoid
+        )
 
     def _over_background(self, features: Tensor, alpha: Tensor) -> Tensor:
         """Marched features [B,R,C] in [0,1] over the plain background, in [-1,1]."""

@@ -2,6 +2,8 @@
 written in the papers: the reference that tests compare with."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TypeVar
@@ -25,8 +27,8 @@ class Speed:
         mixed_planes: those of the backbone too, which moves depths by some tenths of a percent.
         fused: Triton kernels in the place of the steps of a layer after its convolution and of tri-plane sampling with
             its decoder; needs CUDA.
-        ordered: gradients of tri-planes are summed so that the same inputs give the same bytes (with `fused`; without,
-            PyTorch's own sampling does not).
+        ordered: sums over threads are made so that the same inputs give the same bytes: gradients of tri-planes as whole
+            numbers (with `fused`; PyTorch's own sampling cannot), cuDNN's algorithms by choice.
     """
 
     folded: bool = False
@@ -34,7 +36,7 @@ class Speed:
     mixed: bool = False
     mixed_planes: bool = False
     fused: bool = False
-    ordered: bool = True
+    ordered: bool = False
 
 
 REFERENCE = Speed()
@@ -43,8 +45,24 @@ REFERENCE = Speed()
 def fast(device: torch.device) -> Speed:
     """The short cuts that pay on a device (`benchmarks/speed.py`)."""
     if device.type == "cuda":
-        return Speed(folded=True, channels_last=True, mixed=True, fused=has_triton())
+        return Speed(folded=True, channels_last=True, mixed=True, fused=has_triton(), ordered=True)
     return Speed(folded=True)
+
+
+def chosen_speed(name: str, device: torch.device) -> Speed:
+    """What `RunConfig.speed` stands for: "reference", "fast", or "auto", which is fast on CUDA."""
+    return fast(device) if name == "fast" or (name == "auto" and device.type == "cuda") else REFERENCE
+
+
+@contextmanager
+def in_order(wanted: bool) -> Iterator[None]:
+    """Where cuDNN takes only algorithms that sum in one order, so that the same inputs give the same bytes."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = wanted or before
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
 
 
 def has_triton() -> bool:

@@ -73,6 +73,7 @@ class Context:
         mesh: ``mesh(name, vertices, faces, colours)``: ``[V,3]`` float, ``[F,3]`` int, ``[V,3]`` uint8 or None.
         record: ``record(**floats)`` appends a row of numbers (losses) to the stage's ``stage.json``.
         stop: True once somebody wants the run to end; asked between steps.
+        recorded: replay the steps of fits as CUDA graphs; for a `generator` and `perceptual` that wait for nothing.
     """
 
     generator: Generator
@@ -85,6 +86,7 @@ class Context:
     mesh: Callable[..., None] = _ignore
     record: Callable[..., None] = _ignore
     stop: Callable[[], bool] = never
+    recorded: bool = False
 
     @contextmanager
     def following(
