@@ -278,9 +278,15 @@ def _decode(
     row = tl.load(out_weight + h, mask=real_h, other=0.0)
     b2 = tl.load(out_bias + 1 + c, mask=real_c, other=0.0)
     x, y, z = _points(origins, directions, t, at, ray, some, scale)
-    mean = _plane(planes, _coordinate(x, y, z, AXIS_0U), _coordinate(x, y, z, AXIS_0V), height, width, 0, CHANNELS, c, some)
-    mean += _plane(planes, _coordinate(x, y, z, AXIS_1U), _coordinate(x, y, z, AXIS_1V), height, width, 1, CHANNELS, c, some)
-    mean += _plane(planes, _coordinate(x, y, z, AXIS_2U), _coordinate(x, y, z, AXIS_2V), height, width, 2, CHANNELS, c, some)
+    mean = _plane(
+        planes, _coordinate(x, y, z, AXIS_0U), _coordinate(x, y, z, AXIS_0V), height, width, 0, CHANNELS, c, some
+    )
+    mean += _plane(
+        planes, _coordinate(x, y, z, AXIS_1U), _coordinate(x, y, z, AXIS_1V), height, width, 1, CHANNELS, c, some
+    )
+    mean += _plane(
+        planes, _coordinate(x, y, z, AXIS_2U), _coordinate(x, y, z, AXIS_2V), height, width, 2, CHANNELS, c, some
+    )
     hidden = _softplus(tl.dot(mean * (1.0 / 3.0), w1, input_precision="tf32x3") + b1[None, :])
     raw = tl.sum(hidden * row[None, :], 1) + tl.load(out_bias)
     tl.store(density + at, raw, mask=some)
@@ -290,7 +296,9 @@ def _decode(
 
 
 @triton.jit
-def _add_texel(texels, x, y, height, width, value, plane: tl.constexpr, CHANNELS: tl.constexpr, c, some, ORDERED: tl.constexpr):
+def _add_texel(
+    texels, x, y, height, width, value, plane: tl.constexpr, CHANNELS: tl.constexpr, c, some, ORDERED: tl.constexpr
+):
     inside = some & (x >= 0) & (x < width) & (y >= 0) & (y < height)
     at = (y * width + x) * (3 * CHANNELS) + plane * CHANNELS
     mask = inside[:, None] & (c < CHANNELS)[None, :]
@@ -302,7 +310,9 @@ def _add_texel(texels, x, y, height, width, value, plane: tl.constexpr, CHANNELS
 
 
 @triton.jit
-def _scatter(texels, u, v, height, width, value, plane: tl.constexpr, CHANNELS: tl.constexpr, c, some, ORDERED: tl.constexpr):
+def _scatter(
+    texels, u, v, height, width, value, plane: tl.constexpr, CHANNELS: tl.constexpr, c, some, ORDERED: tl.constexpr
+):
     """The transpose of `_plane`."""
     x, y, a, b = _corners(u, v, height, width)
     _add_texel(texels, x, y, height, width, value * ((1 - a) * (1 - b))[:, None], plane, CHANNELS, c, some, ORDERED)

@@ -374,11 +374,11 @@ class EG3DGenerator(nn.Module):
         """See `Generator.planes`: [N,*plane_shape] = [N,3,C,H,W]."""
         prefix = "backbone.synthesis."
         overrides = {name.removeprefix(prefix): value for name, value in (noise or {}).items()}
-        with self._mixed(self.speed.mixed_planes):
+        with self.mixed(self.speed.mixed_planes):
             planes = self.backbone.synthesis(w, overrides).unflatten(1, self.config.plane_shape[:-2])
         return planes if self.plane_residual is None else planes + self.plane_residual
 
-    def _mixed(self, wanted: bool) -> AbstractContextManager[Any]:
+    def mixed(self, wanted: bool) -> AbstractContextManager[Any]:
         """Where convolutions are computed in half precision, if that is wanted."""
         return torch.autocast(self.device.type, torch.bfloat16) if wanted else nullcontext()
 
@@ -437,10 +437,7 @@ class EG3DGenerator(nn.Module):
         """Whether planes and views of one latent can be made without asking the GPU for anything, so that a step can be
         recorded as a CUDA graph."""
         return (
-            self.FUSES
-            and self.speed.fused
-            and self.device.type == "cuda"
-            and self.decoder.activation is padded_sigmoid
+            self.FUSES and self.speed.fused and self.device.type == "cuda" and self.decoder.activation is padded_sigmoid
         )
 
     def _over_background(self, features: Tensor, alpha: Tensor) -> Tensor:
@@ -463,7 +460,7 @@ class EG3DGenerator(nn.Module):
         cameras = cameras.to(planes.device)
         features, depth, alpha = self.march(planes, cameras, resolution or self.spec.neural_resolution, jitter)
         every = w.expand(len(cameras), -1, -1)
-        with self._mixed(self.speed.mixed):
+        with self.mixed(self.speed.mixed):
             raw, features = self._raw(features, alpha, every)
             image, raw = self.superresolution(raw, features, w if self.speed.folded else every)
         return Render(image, raw, depth, alpha)

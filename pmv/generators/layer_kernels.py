@@ -32,12 +32,12 @@ def finish_fused(y: Tensor, bias: Tensor, noise: Tensor | None, clamp: float | N
 
 class _Finished(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, y: Tensor, bias: Tensor, noise: Tensor | None, clamp: float | None, filtered: bool
-    ) -> Tensor:
+    def forward(ctx: Any, y: Tensor, bias: Tensor, noise: Tensor | None, clamp: float | None, filtered: bool) -> Tensor:
         ctx.clamp, ctx.filtered = clamp, filtered
-        out = _filter(y, 1, y.shape[-2] - 1, y.shape[-1] - 1, (bias, noise, clamp)) if filtered else _pointwise(
-            y, bias, noise, clamp
+        out = (
+            _filter(y, 1, y.shape[-2] - 1, y.shape[-1] - 1, (bias, noise, clamp))
+            if filtered
+            else _pointwise(y, bias, noise, clamp)
         )
         ctx.save_for_backward(out)
         return out
@@ -88,9 +88,7 @@ def _filter(
     """[N,C,H,W] filtered by (1,3,3,1)/4 along both axes with a border of zeros, then, with `ending`, finished."""
     y = y.contiguous(memory_format=torch.channels_last)
     batch, channels = y.shape[:2]
-    out = torch.empty(
-        batch, channels, height, width, dtype=y.dtype, device=y.device, memory_format=torch.channels_last
-    )
+    out = torch.empty(batch, channels, height, width, dtype=y.dtype, device=y.device, memory_format=torch.channels_last)
     bias, noise, clamp = (y, None, None) if ending is None else ending
     wide, rows = _blocks(channels)
     many = batch * height * width

@@ -1,0 +1,156 @@
+"""Short cuts against what they stand for. On a CPU the kernels run in Triton's interpreter."""
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from pmv.generators import EG3DConfig, EG3DGenerator
+from pmv.generators.base import PLANE_AXES
+from pmv.generators.speed import REFERENCE, Speed, chosen_speed, fast, has_triton, with_speed
+from pmv.generators.stylegan import finish, upsample_twice
+from pmv.generators.volume import March, box_limits, march
+from tests.conftest import TINY
+
+needs_triton = pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
+
+
+@pytest.fixture
+def kernels(device: torch.device) -> torch.device:
+    """A device on which kernels run: read when `triton.jit` decorates them."""
+    if device.type == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"
+    return device
+
+
+def close(a: Tensor, b: Tensor, bound: float) -> bool:
+    return float((a - b).norm()) <= bound * float(a.norm())
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_folded_modulation_draws_the_same_picture_with_the_same_gradients(generator, channels_last):
+    folded = with_speed(generator, Speed(folded=True, channels_last=channels_last))
+    assert folded is not generator and generator.speed == REFERENCE
+    cameras = generator.spec.orbit(torch.tensor([0.0, 0.5]), torch.tensor([0.1, -0.2]))
+    results = []
+    for one in (generator, folded):
+        w = one.mean_w().requires_grad_(True)
+        parameters = one.tunable_parameters("all")
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        out = one.render(one.planes(w, one.noise_buffers()), w, cameras)
+        (out.image.square().mean() + out.depth.mean()).backward()
+        results.append([out.image, out.depth, w.grad, *(p.grad for p in parameters.values() if p.grad is not None)])
+        one.requires_grad_(False)
+        for parameter in parameters.values():
+            parameter.grad = None
+    assert len(results[0]) == len(results[1])
+    assert all(close(a, b, 2e-4) for a, b in zip(*results, strict=True))
+
+
+def test_speed_by_name_and_what_knows_none_stays_as_it_is(generator):
+    cpu = torch.device("cpu")
+    assert chosen_speed("auto", cpu) == chosen_speed("reference", cpu) == REFERENCE != chosen_speed("fast", cpu)
+    assert with_speed(generator, REFERENCE) is generator
+    other = object()
+    assert with_speed(other, fast(cpu)) is other
+
+
+def test_up_sampling_by_shifted_copies():
+    x = torch.randn(2, 3, 5, 5)
+    assert torch.allclose(upsample_twice(x), upsample_twice(x, shifted=True), atol=1e-6)
+
+
+@needs_triton
+@pytest.mark.parametrize("filtered", [False, True])
+@pytest.mark.parametrize("clamp", [None, 1.0])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_the_end_of_a_layer_in_one_kernel(kernels, filtered, clamp, kind):
+    from pmv.generators.layer_kernels import finish_fused
+
+    torch.manual_seed(0)
+    side = 9 if filtered else 8
+    given = torch.randn(2, 24, side, side), torch.randn(24), torch.randn(8, 8), torch.randn(2, 24, 8, 8)
+    results = []
+    for run in (finish, finish_fused):
+        y, bias, noise, gradient = (x.to(kernels).requires_grad_(True) for x in given)
+        if run is finish:
+            out = run(y.to(kind).float() * 1.0, bias, noise, clamp, filtered)
+        else:
+            out = run(y.to(kind).contiguous(memory_format=torch.channels_last), bias, noise, clamp, filtered)
+        out.backward(gradient.detach().to(out.dtype))
+        results.append([out.float(), y.grad, bias.grad, noise.grad])
+    assert all(close(a, b, 1e-5 if kind == torch.float32 else 2e-2) for a, b in zip(*results, strict=True))
+
+
+@needs_triton
+@pytest.mark.parametrize(("convention", "ordered"), [("fixed", True), ("eg3d", False)])
+def test_marching_in_kernels_gives_the_same_values_and_gradients(kernels, convention, ordered):
+    from pmv.generators.fused_march import march_fused
+
+    torch.manual_seed(0)
+    generator = EG3DGenerator(EG3DConfig.small(**TINY, plane_convention=convention)).to(kernels)
+    config = generator.config
+    cameras = generator.spec.orbit(torch.tensor([0.0, 0.4]), torch.tensor([0.0, 0.2])).to(kernels)
+    given = torch.randn(1, 3, config.plane_channels, 16, 16) * 2
+    results = []
+    for fused in (False, True):
+        planes = given.to(kernels).requires_grad_(True)
+        generator.zero_grad()
+        origins, directions = cameras.rays(5)
+        directions = directions / directions.norm(dim=-1, keepdim=True)
+        origins, directions = (x.reshape(1, -1, 3).clone().requires_grad_(True) for x in (origins, directions))
+        near, far, hit = (x.detach() for x in box_limits(origins, directions, config.box))
+        rays = (origins, directions, near, far, 12, 12, None, hit)
+        if fused:
+            axes = PLANE_AXES[convention]
+            found = march_fused(planes, generator.decoder.weights(), axes, config.box, *rays, ordered=ordered)
+        else:
+            found = march(generator.field(planes), *rays)
+        _some_loss(found).backward()
+        tensors = (planes, origins, directions, *generator.decoder.parameters())
+        results.append([found.features, found.depth, found.alpha, *(x.grad for x in tensors)])
+    # on a GPU, matrix units round the gradients' factors to TensorFloat-32
+    bound = 1e-5 if kernels.type == "cpu" else 3e-3
+    assert all(close(a, b, bound) for a, b in zip(*results, strict=True))
+
+
+def _some_loss(found: March) -> Tensor:
+    weights = torch.Generator().manual_seed(1)
+    maps = (found.features, found.depth, found.alpha)
+    return torch.stack([(m * torch.randn(m.shape, generator=weights).to(m)).sum() for m in maps]).sum()
+
+
+@pytest.mark.gpu
+@needs_triton
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_cuda_pictures_and_gradients_are_those_of_the_reference_and_the_same_every_time(generator):
+    device = torch.device("cuda")
+    reference = with_speed(generator, Speed(folded=True)).to(device)
+    best = fast(device)
+    cases = {"fp32": (replace(best, mixed=False), 5e-3), "mixed": (best, 5e-2)}
+    for speed, bound in cases.values():
+        quick = with_speed(reference, speed)
+        assert quick.waits_for_nothing
+        results = [_pass(reference), _pass(quick), _pass(quick)]
+        assert all(close(a, b, bound) for a, b in zip(*results[:2], strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(*results[1:], strict=True))
+
+
+def _pass(generator: EG3DGenerator) -> list[Tensor]:
+    """A render of two views, and its gradients at latent, camera and weights."""
+    device = generator.device
+    w = generator.mean_w().requires_grad_(True)
+    turn = torch.zeros(1, 3, device=device, requires_grad=True)
+    cameras = generator.spec.orbit(torch.tensor([0.0, 0.5]), torch.tensor([0.1, -0.2])).to(device)
+    pivot = torch.zeros(3, device=device)
+    parameters = generator.tunable_parameters("all")
+    for parameter in parameters.values():
+        parameter.requires_grad_(True).grad = None
+    cameras = cameras.adjusted(turn.expand(2, 3), torch.zeros(2, 3, device=device), pivot)
+    out = generator.render(generator.planes(w, generator.noise_buffers()), w, cameras)
+    (out.image.square().mean() + out.depth.mean() + out.alpha.square().mean()).backward()
+    gradients = [x.grad for x in (w, turn, *parameters.values())]
+    return [out.image.detach(), out.depth.detach(), out.alpha.detach(), *(g for g in gradients if g is not None)]
