@@ -40,13 +40,11 @@ def test_folded_modulation_draws_the_same_picture_with_the_same_gradients(tiny_g
         w = one.mean_w().requires_grad_(True)
         parameters = one.tunable_parameters("all")
         for parameter in parameters.values():
-            parameter.requires_grad_(True)
+            parameter.requires_grad_(True).grad = None
         out = one.render(one.planes(w, one.noise_buffers()), w, cameras)
         _of(out).backward()
         results.append([out.image, out.depth, w.grad, *(p.grad for p in parameters.values() if p.grad is not None)])
         one.requires_grad_(False)
-        for parameter in parameters.values():
-            parameter.grad = None
     assert len(results[0]) == len(results[1])
     assert all(close(a, b, 2e-4) for a, b in zip(*results, strict=True))
 
