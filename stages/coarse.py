@@ -182,7 +182,7 @@ def run(inputs: CoarseInputs, config: CoarseConfig, context: Context) -> CoarseO
         if reference is not None:
             cameras = Camera.cat([cameras, views[which]])
             held = reference.depth[which], reference.alpha[which]
-        out = generator.render(generator.planes(w, noise), w, cameras)
+        out = generator.render(generator.planes(w, noise), w, cameras, pictures=1)
         return coarse_losses(out, inputs.original, keep, held, config, context.perceptual)
 
     def near_enough(values: Mapping[str, float]) -> bool:

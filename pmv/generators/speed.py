@@ -22,6 +22,8 @@ class Speed:
         folded: where all views show one latent, modulation, demodulation and the activation's gain are multiplied into
             the convolutions' weights, in the place of two passes over the activations a layer.
         channels_last: the channels of a pixel lie side by side in memory.
+        brief: on a CPU, the pass that finds out which samples matter takes a way of its own to densities
+            (`pmv/generators/cpu_density.py`), and no fine samples on rays whose coarse ones found nothing.
         mixed: the super-resolution's convolutions in bfloat16; styles and what is summed up over resolutions stay in
             single precision.
         mixed_planes: those of the backbone too, which moves depths by some tenths of a percent.
@@ -33,6 +35,7 @@ class Speed:
 
     folded: bool = False
     channels_last: bool = False
+    brief: bool = False
     mixed: bool = False
     mixed_planes: bool = False
     fused: bool = False
@@ -46,7 +49,7 @@ def fast(device: torch.device) -> Speed:
     """The short cuts that pay on a device (`benchmarks/speed.py`)."""
     if device.type == "cuda":
         return Speed(folded=True, channels_last=True, mixed=True, fused=has_triton(), ordered=True)
-    return Speed(folded=True)
+    return Speed(folded=True, channels_last=True, brief=True)
 
 
 def chosen_speed(name: str, device: torch.device) -> Speed:

@@ -217,6 +217,7 @@ def march(
     hit: Tensor | None = None,
     sparse: bool = True,
     keep: int | None = None,
+    skip: bool = False,
 ) -> March:
     """Marches rays through a field with `coarse` stratified and `fine` importance samples a ray.
 
@@ -226,13 +227,14 @@ def march(
         hit: [B,R] bool; rays that miss the volume get weight zero. None: all hit.
         sparse: evaluate features, and gradients, only at samples that can matter; see `_march_sparse`.
         keep: at most at so many samples a ray instead; see `_march_kept`.
+        skip: where `sparse`, evaluate no fine samples of rays whose coarse ones are all perfectly clear.
     """
     first, second = jitter if isinstance(jitter, tuple) else (jitter, jitter)
     t = stratified(near, far, coarse, first)
     if keep is not None:
         return _march_kept(field, origins, directions, t, fine, second, hit, keep)
     if sparse:
-        return _march_sparse(field, origins, directions, t, fine, second, hit)
+        return _march_sparse(field, origins, directions, t, fine, second, hit, skip)
     batch, rays, _ = origins.shape
 
     def evaluate(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -271,20 +273,37 @@ _OUTSIDE = 1e3  # world coordinate that is in no box
 
 @torch.no_grad()
 def _densities(
-    field: Field, origins: Tensor, directions: Tensor, t: Tensor, fine: int, jitter: torch.Generator | Tensor | None
+    field: Field,
+    origins: Tensor,
+    directions: Tensor,
+    t: Tensor,
+    fine: int,
+    jitter: torch.Generator | Tensor | None,
+    skip: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Coarse samples [B,R,coarse] → all samples [B,R,S], sorted, and their densities, without gradients."""
+    """Coarse samples [B,R,coarse] → all samples [B,R,S], sorted, and their densities, without gradients.
+
+    With `skip`, the fine samples of a ray whose coarse ones are all clear have the highest density of these.
+    """
     batch = len(origins)
 
-    def clear_pass(t: Tensor) -> Tensor:
-        points = origins[:, :, None] + t[..., None] * directions[:, :, None]
+    def clear_pass(t: Tensor, rays: slice | Tensor = slice(None)) -> Tensor:
+        points = origins[:, rays, None] + t[..., None] * directions[:, rays, None]
         return field.density(points.reshape(batch, -1, 3), False)[0].reshape(t.shape)
 
     density = clear_pass(t)
     if fine:
         t_fine = importance(t, composite_weights(t, density)[0], fine, jitter)
+        if skip and batch == 1:
+            # a sample may be in something though between it and its neighbours all is clear
+            most = density.amax(-1, keepdim=True)
+            found = (F.softplus(most - 1.0)[..., 0] * (t[..., -1] - t[..., 0]) > CLEAR)[0].nonzero()[:, 0]
+            density_fine = most.repeat(1, 1, fine)
+            density_fine[:, found] = clear_pass(t_fine[:, found], found)
+        else:
+            density_fine = clear_pass(t_fine)
         t, order = torch.sort(torch.cat([t, t_fine], -1), dim=-1)
-        density = torch.cat([density, clear_pass(t_fine)], -1).gather(-1, order)
+        density = torch.cat([density, density_fine], -1).gather(-1, order)
     return t, density
 
 
@@ -332,6 +351,7 @@ def _march_sparse(
     fine: int,
     jitter: torch.Generator | Tensor | None,
     hit: Tensor | None,
+    skip: bool,
 ) -> March:
     """The same result as the dense march in less time and memory: most samples lie in clear space or behind the
     surface.
@@ -342,7 +362,7 @@ def _march_sparse(
     less than 1e-4 of their largest value.
     """
     batch, rays, _ = origins.shape
-    t, density = _densities(field, origins, directions, t, fine, jitter)
+    t, density = _densities(field, origins, directions, t, fine, jitter, skip)
     with torch.no_grad():
         thickness = F.softplus((density[..., :-1] + density[..., 1:]) / 2 - 1.0) * (t[..., 1:] - t[..., :-1])
         before = torch.exp(-F.pad(thickness, (1, 0))[..., :-1].cumsum(-1))
