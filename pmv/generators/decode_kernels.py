@@ -56,7 +56,9 @@ class Volume:
             "CHANNELS_PADDED": max(16, triton.next_power_of_2(channels)),
             "HIDDEN": hidden,
             "HIDDEN_PADDED": max(16, triton.next_power_of_2(hidden)),
-        } | {f"AXIS_{k}{name}": axis for k, plane in enumerate(self.axes) for name, axis in zip("UV", plane)}
+            # two bits an axis: columns and rows of each plane
+            "AXES": sum(axis << (4 * k + 2 * i) for k, plane in enumerate(self.axes) for i, axis in enumerate(plane)),
+        }
 
     @property
     def arguments(self) -> tuple[Tensor | float | int, ...]:
@@ -119,7 +121,9 @@ def decode_backward(
     """Gradients from those of density [R,S] and of the sum over a ray's samples of half [R,S] times features [R,C].
 
     Args:
-        chosen: places of the samples that count, [R·S] int32 of which the first n are set, and n, [1] int32.
+        chosen: the samples that count, sample · R + ray, [R·S] int32 of which the first n are set, and n, [1] int32.
+            In this order, neighbours in memory are neighbours in the picture, which meet other texels, and their
+            additions do not wait for one another.
         points: give the gradient of the points too.
         ordered: the gradients of texels are added up as whole numbers, for which the order in which threads arrive does
             not matter, so that the same inputs give the same bytes; False: as floating-point numbers.
@@ -155,6 +159,7 @@ def decode_backward(
         sums if of_points is None else of_points,
         sums.shape[1],
         programs,
+        len(rays.t),
         TOTAL=rays.t.shape[1],
         **sizes,
         POINTS=points,
@@ -177,13 +182,15 @@ def decode_backward(
 
 
 @triton.jit
-def _coordinate(x, y, z, AXIS: tl.constexpr):
-    if AXIS == 0:
-        return x
-    elif AXIS == 1:
-        return y
-    else:
-        return z
+def _axis(AXES: tl.constexpr, plane, which: tl.constexpr):
+    """The world axis of a plane's columns (which = 0) or rows (1)."""
+    return (AXES >> (4 * plane + 2 * which)) & 3
+
+
+@triton.jit
+def _along(x, y, z, axis):
+    """That coordinate of points."""
+    return tl.where(axis == 0, x, tl.where(axis == 1, y, z))
 
 
 @triton.jit
@@ -197,7 +204,7 @@ def _corners(u, v, height, width):
 
 
 @triton.jit
-def _texel(planes, x, y, height, width, plane: tl.constexpr, CHANNELS: tl.constexpr, c, some):
+def _texel(planes, x, y, height, width, plane, CHANNELS: tl.constexpr, c, some):
     """Channels [B,CP] of one corner of one plane; zero outside."""
     inside = some & (x >= 0) & (x < width) & (y >= 0) & (y < height)
     at = (y * width + x) * (3 * CHANNELS) + plane * CHANNELS
@@ -205,7 +212,7 @@ def _texel(planes, x, y, height, width, plane: tl.constexpr, CHANNELS: tl.conste
 
 
 @triton.jit
-def _plane(planes, u, v, height, width, plane: tl.constexpr, CHANNELS: tl.constexpr, c, some):
+def _plane(planes, u, v, height, width, plane, CHANNELS: tl.constexpr, c, some):
     """Channels [B,CP] of one plane, linearly interpolated."""
     x, y, a, b = _corners(u, v, height, width)
     total = _texel(planes, x, y, height, width, plane, CHANNELS, c, some) * ((1 - a) * (1 - b))[:, None]
@@ -213,6 +220,20 @@ def _plane(planes, u, v, height, width, plane: tl.constexpr, CHANNELS: tl.conste
     total += _texel(planes, x, y + 1, height, width, plane, CHANNELS, c, some) * ((1 - a) * b)[:, None]
     total += _texel(planes, x + 1, y + 1, height, width, plane, CHANNELS, c, some) * (a * b)[:, None]
     return total
+
+
+@triton.jit
+def _mean(
+    planes, x, y, z, height, width, AXES: tl.constexpr, CHANNELS: tl.constexpr, CHANNELS_PADDED: tl.constexpr, c, some,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Mean [B,CP] of the planes at points in units of half the box."""
+    total = tl.zeros([BLOCK, CHANNELS_PADDED], tl.float32)
+    # a loop that stays one: unrolled, it takes the compiler half a minute
+    for plane in range(3):
+        u, v = _along(x, y, z, _axis(AXES, plane, 0)), _along(x, y, z, _axis(AXES, plane, 1))
+        total += _plane(planes, u, v, height, width, plane, CHANNELS, c, some)
+    return total * (1.0 / 3.0)
 
 
 @triton.jit
@@ -257,12 +278,7 @@ def _decode(
     CHANNELS_PADDED: tl.constexpr,
     HIDDEN: tl.constexpr,
     HIDDEN_PADDED: tl.constexpr,
-    AXIS_0U: tl.constexpr,
-    AXIS_0V: tl.constexpr,
-    AXIS_1U: tl.constexpr,
-    AXIS_1V: tl.constexpr,
-    AXIS_2U: tl.constexpr,
-    AXIS_2V: tl.constexpr,
+    AXES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     item = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -278,16 +294,8 @@ def _decode(
     row = tl.load(out_weight + h, mask=real_h, other=0.0)
     b2 = tl.load(out_bias + 1 + c, mask=real_c, other=0.0)
     x, y, z = _points(origins, directions, t, at, ray, some, scale)
-    mean = _plane(
-        planes, _coordinate(x, y, z, AXIS_0U), _coordinate(x, y, z, AXIS_0V), height, width, 0, CHANNELS, c, some
-    )
-    mean += _plane(
-        planes, _coordinate(x, y, z, AXIS_1U), _coordinate(x, y, z, AXIS_1V), height, width, 1, CHANNELS, c, some
-    )
-    mean += _plane(
-        planes, _coordinate(x, y, z, AXIS_2U), _coordinate(x, y, z, AXIS_2V), height, width, 2, CHANNELS, c, some
-    )
-    hidden = _softplus(tl.dot(mean * (1.0 / 3.0), w1, input_precision="tf32x3") + b1[None, :])
+    mean = _mean(planes, x, y, z, height, width, AXES, CHANNELS, CHANNELS_PADDED, c, some, BLOCK)
+    hidden = _softplus(tl.dot(mean, w1, input_precision="tf32x3") + b1[None, :])
     raw = tl.sum(hidden * row[None, :], 1) + tl.load(out_bias)
     tl.store(density + at, raw, mask=some)
     colour = tl.sigmoid(tl.dot(hidden, w2, input_precision="tf32x3") + b2[None, :]) * 1.002 - 0.001
@@ -297,7 +305,7 @@ def _decode(
 
 @triton.jit
 def _add_texel(
-    texels, x, y, height, width, value, plane: tl.constexpr, CHANNELS: tl.constexpr, c, some, ORDERED: tl.constexpr
+    texels, x, y, height, width, value, plane, CHANNELS: tl.constexpr, c, some, ORDERED: tl.constexpr
 ):
     inside = some & (x >= 0) & (x < width) & (y >= 0) & (y < height)
     at = (y * width + x) * (3 * CHANNELS) + plane * CHANNELS
@@ -311,7 +319,7 @@ def _add_texel(
 
 @triton.jit
 def _scatter(
-    texels, u, v, height, width, value, plane: tl.constexpr, CHANNELS: tl.constexpr, c, some, ORDERED: tl.constexpr
+    texels, u, v, height, width, value, plane, CHANNELS: tl.constexpr, c, some, ORDERED: tl.constexpr
 ):
     """The transpose of `_plane`."""
     x, y, a, b = _corners(u, v, height, width)
@@ -322,7 +330,7 @@ def _scatter(
 
 
 @triton.jit
-def _slopes(planes, u, v, height, width, value, plane: tl.constexpr, CHANNELS: tl.constexpr, c, some):
+def _slopes(planes, u, v, height, width, value, plane, CHANNELS: tl.constexpr, c, some):
     """Gradient at places in [-1,1] of one plane, given that of its channels."""
     x, y, a, b = _corners(u, v, height, width)
     p00 = tl.sum(_texel(planes, x, y, height, width, plane, CHANNELS, c, some) * value, 1)
@@ -358,17 +366,13 @@ def _decode_backward(
     points,
     stride,
     programs,
+    rays,
     TOTAL: tl.constexpr,
     CHANNELS: tl.constexpr,
     CHANNELS_PADDED: tl.constexpr,
     HIDDEN: tl.constexpr,
     HIDDEN_PADDED: tl.constexpr,
-    AXIS_0U: tl.constexpr,
-    AXIS_0V: tl.constexpr,
-    AXIS_1U: tl.constexpr,
-    AXIS_1V: tl.constexpr,
-    AXIS_2U: tl.constexpr,
-    AXIS_2V: tl.constexpr,
+    AXES: tl.constexpr,
     POINTS: tl.constexpr,
     ORDERED: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -393,25 +397,20 @@ def _decode_backward(
     while tile * BLOCK < number:
         item = tile * BLOCK + tl.arange(0, BLOCK)
         some = item < number
-        at = tl.load(chosen + item, mask=some, other=0)
-        ray = at // TOTAL
+        place = tl.load(chosen + item, mask=some, other=0)
+        ray = place % rays
+        at = ray * TOTAL + place // rays
         x, y, z = _points(origins, directions, t, at, ray, some, scale)
-        u0, v0 = _coordinate(x, y, z, AXIS_0U), _coordinate(x, y, z, AXIS_0V)
-        u1, v1 = _coordinate(x, y, z, AXIS_1U), _coordinate(x, y, z, AXIS_1V)
-        u2, v2 = _coordinate(x, y, z, AXIS_2U), _coordinate(x, y, z, AXIS_2V)
-        mean = _plane(planes, u0, v0, height, width, 0, CHANNELS, c, some)
-        mean += _plane(planes, u1, v1, height, width, 1, CHANNELS, c, some)
-        mean += _plane(planes, u2, v2, height, width, 2, CHANNELS, c, some)
-        mean = mean * (1.0 / 3.0)
+        mean = _mean(planes, x, y, z, height, width, AXES, CHANNELS, CHANNELS_PADDED, c, some, BLOCK)
         before = tl.dot(mean, w1, input_precision="tf32x3") + b1[None, :]
         hidden = _softplus(before)
         colour = tl.sigmoid(tl.dot(hidden, w2, input_precision="tf32") + b2[None, :])
         g_density = tl.load(density_gradient + at, mask=some, other=0.0)
-        part = tl.load(half + at, mask=some, other=0.0)
+        share = tl.load(half + at, mask=some, other=0.0)
         g_sum = tl.load(
             summed_gradient + ray[:, None] * CHANNELS + c[None, :], mask=some[:, None] & real_c[None, :], other=0.0
         )
-        g_colour = g_sum * part[:, None] * (1.002 * colour * (1.0 - colour))
+        g_colour = g_sum * share[:, None] * (1.002 * colour * (1.0 - colour))
         g_hidden = tl.dot(g_colour, tl.trans(w2), input_precision="tf32") + g_density[:, None] * row[None, :]
         # hidden rows of samples that are none are not zero
         kept = tl.where(some[:, None], hidden, 0.0)
@@ -424,37 +423,30 @@ def _decode_backward(
         d_b1 += tl.sum(g_before, 0)
         g_mean = tl.dot(g_before, tl.trans(w1), input_precision="tf32")
         g_texel = g_mean * factor
-        _scatter(texels, u0, v0, height, width, g_texel, 0, CHANNELS, c, some, ORDERED)
-        _scatter(texels, u1, v1, height, width, g_texel, 1, CHANNELS, c, some, ORDERED)
-        _scatter(texels, u2, v2, height, width, g_texel, 2, CHANNELS, c, some, ORDERED)
+        for plane in range(3):
+            u, v = _along(x, y, z, _axis(AXES, plane, 0)), _along(x, y, z, _axis(AXES, plane, 1))
+            _scatter(texels, u, v, height, width, g_texel, plane, CHANNELS, c, some, ORDERED)
         if POINTS:
             g_mean = g_mean * (scale / 3.0)
-            du0, dv0 = _slopes(planes, u0, v0, height, width, g_mean, 0, CHANNELS, c, some)
-            du1, dv1 = _slopes(planes, u1, v1, height, width, g_mean, 1, CHANNELS, c, some)
-            du2, dv2 = _slopes(planes, u2, v2, height, width, g_mean, 2, CHANNELS, c, some)
-            for axis in tl.static_range(3):
-                slope = tl.zeros([BLOCK], tl.float32)
-                if AXIS_0U == axis:
-                    slope += du0
-                if AXIS_0V == axis:
-                    slope += dv0
-                if AXIS_1U == axis:
-                    slope += du1
-                if AXIS_1V == axis:
-                    slope += dv1
-                if AXIS_2U == axis:
-                    slope += du2
-                if AXIS_2V == axis:
-                    slope += dv2
-                tl.store(points + at * 3 + axis, slope, mask=some)
+            g_x, g_y, g_z = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
+            for plane in range(3):
+                across, down = _axis(AXES, plane, 0), _axis(AXES, plane, 1)
+                u, v = _along(x, y, z, across), _along(x, y, z, down)
+                du, dv = _slopes(planes, u, v, height, width, g_mean, plane, CHANNELS, c, some)
+                g_x += tl.where(across == 0, du, 0.0) + tl.where(down == 0, dv, 0.0)
+                g_y += tl.where(across == 1, du, 0.0) + tl.where(down == 1, dv, 0.0)
+                g_z += tl.where(across == 2, du, 0.0) + tl.where(down == 2, dv, 0.0)
+            tl.store(points + at * 3, g_x, mask=some)
+            tl.store(points + at * 3 + 1, g_y, mask=some)
+            tl.store(points + at * 3 + 2, g_z, mask=some)
         tile += programs
-    place = sums + tl.program_id(0) * stride
+    part = sums + tl.program_id(0) * stride
     square = h[:, None] * CHANNELS_PADDED + c[None, :]
-    tl.store(place + square, d_w1)
-    place += HIDDEN_PADDED * CHANNELS_PADDED
-    tl.store(place + square, d_w2)
-    place += HIDDEN_PADDED * CHANNELS_PADDED
-    tl.store(place + h, d_b1)
-    tl.store(place + HIDDEN_PADDED + h, d_row)
-    tl.store(place + 2 * HIDDEN_PADDED + c, d_b2)
-    tl.store(place + 2 * HIDDEN_PADDED + CHANNELS_PADDED, d_bias)
+    tl.store(part + square, d_w1)
+    part += HIDDEN_PADDED * CHANNELS_PADDED
+    tl.store(part + square, d_w2)
+    part += HIDDEN_PADDED * CHANNELS_PADDED
+    tl.store(part + h, d_b1)
+    tl.store(part + HIDDEN_PADDED + h, d_row)
+    tl.store(part + 2 * HIDDEN_PADDED + c, d_b2)
+    tl.store(part + 2 * HIDDEN_PADDED + CHANNELS_PADDED, d_bias)

@@ -144,7 +144,7 @@ class _Decoded(torch.autograd.Function):
         found = decode_backward(
             Volume(*parts, settings.axes, settings.box),
             Rays(origins, directions, samples.t),
-            _places(samples.matters.flatten()),
+            _places(samples.matters.t().flatten()),
             gradients[0].contiguous(),
             half,
             summed.contiguous(),

@@ -31,15 +31,12 @@ def normalize_second_moment(x: Tensor) -> Tensor:
     return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
 
-def upsample_twice(image: Tensor, shifted: bool = False) -> Tensor:
+def upsample_twice(image: Tensor) -> Tensor:
     """[N,C,H,W] → [N,C,2H,2W] by zero insertion and the (1,3,3,1) filter, zeros beyond the border.
 
     The filter's two phases are (1,3)/4 and (3,1)/4: exactly bilinear interpolation, but with a border of zeros.
-
-    Args:
-        shifted: as sums of shifted copies: on a GPU the gradient of an interpolation is summed in any order.
     """
-    if shifted or torch.compiler.is_compiling():  # a compiler makes one pass over memory of this
+    if torch.compiler.is_compiling():  # a compiler makes one pass over memory of this
         for dim in (2, 3):
             around = F.pad(image, (0, 0, 1, 1) if dim == 2 else (1, 1, 0, 0))
             before, after = (around.narrow(dim, i, image.shape[dim]) for i in (0, 2))
@@ -157,6 +154,23 @@ def modulated_convolution(x: Tensor, weight: Tensor, style: Tensor, demodulate: 
     return y
 
 
+def folded_weight(weight: Tensor, style: Tensor, gain: float, demodulate: bool) -> Tensor:
+    """[O,I,k,k] times style [I] and gain and, with `demodulate`, over the L2 norm of an output's weights times style
+    (StyleGAN2 eq. 3)."""
+    weight = weight * style[:, None, None]
+    if demodulate:
+        return weight * ((weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).rsqrt() * gain)
+    return weight * gain
+
+
+def _folded_weight(weight: Tensor, style: Tensor, gain: float, demodulate: bool, fused: bool) -> Tensor:
+    if fused:
+        from pmv.generators.weight_kernels import folded_weight_fused
+
+        return folded_weight_fused(weight, style, gain, demodulate)
+    return folded_weight(weight, style, gain, demodulate)
+
+
 def finish(y: Tensor, bias: Tensor, noise: Tensor | None, clamp: float | None, filtered: bool) -> Tensor:
     """What follows a convolution whose weights hold modulation, demodulation and the activation's gain.
 
@@ -213,8 +227,8 @@ class SynthesisLayer(nn.Module):
 
     def _folded(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
         """The same with one kernel for all images."""
-        weight = self.weight * _style(self.affine, w)[0, :, None, None]
-        weight = weight * ((weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).rsqrt() * _LRELU_GAIN)
+        fused = self.speed.fused and x.is_cuda
+        weight = _folded_weight(self.weight, _style(self.affine, w)[0], _LRELU_GAIN, True, fused)
         if self.speed.channels_last:
             weight = weight.contiguous(memory_format=torch.channels_last)
             x = x.contiguous(memory_format=torch.channels_last)
@@ -224,7 +238,7 @@ class SynthesisLayer(nn.Module):
             y = F.conv2d(x, weight, padding=1)
         noise = None if noise is None else noise * (self.noise_strength * _LRELU_GAIN)
         bias = self.bias * _LRELU_GAIN
-        if self.speed.fused and y.is_cuda and (noise is None or noise.numel() == noise.shape[-1] * noise.shape[-2]):
+        if fused and (noise is None or noise.numel() == noise.shape[-1] * noise.shape[-2]):
             from pmv.generators.layer_kernels import finish_fused
 
             flat = None if noise is None else noise.reshape(noise.shape[-2:])
@@ -247,7 +261,8 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         if self.speed.folded and len(w) == 1:
-            weight = self.weight * (_style(self.affine, w) * self.weight_gain)[0, :, None, None]
+            fused = self.speed.fused and x.is_cuda
+            weight = _folded_weight(self.weight, _style(self.affine, w)[0], self.weight_gain, False, fused)
             # in single precision, as the sum over resolutions that this goes into
             y = F.conv2d(x, weight).float() + self.bias[:, None, None]
             return y if self.conv_clamp is None else y.clamp(-self.conv_clamp, self.conv_clamp)
@@ -306,8 +321,15 @@ class SynthesisBlock(nn.Module):
             y = layer(y, w[:, row], noise[name])
         picture = self.torgb(y, w[:, self.num_convolutions])
         if image is not None:
-            picture = picture + (upsample_twice(image, self.torgb.speed.fused) if self.up else image)
+            picture = picture + (self._enlarged(image) if self.up else image)
         return y, picture
+
+    def _enlarged(self, image: Tensor) -> Tensor:
+        if self.torgb.speed.fused and image.is_cuda:
+            from pmv.generators.layer_kernels import upsample_fused
+
+            return upsample_fused(image)
+        return upsample_twice(image)
 
 
 class SynthesisNetwork(nn.Module):

@@ -10,18 +10,22 @@ from torch import Tensor
 from pmv.generators import EG3DConfig, EG3DGenerator, Render
 from pmv.generators.base import PLANE_AXES
 from pmv.generators.speed import REFERENCE, Speed, chosen_speed, fast, has_triton, with_speed
-from pmv.generators.stylegan import finish, upsample_twice
+from pmv.generators.stylegan import finish, folded_weight, upsample_twice
 from pmv.generators.volume import March, box_limits, march
 from tests.conftest import TINY
+
+if not torch.cuda.is_available():
+    # read when Triton is imported, which PyTorch does at its first optimiser
+    os.environ["TRITON_INTERPRET"] = "1"
 
 needs_triton = pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
 
 
 @pytest.fixture
 def kernels(device: torch.device) -> torch.device:
-    """A device on which kernels run: read when `triton.jit` decorates them."""
-    if device.type == "cpu":
-        os.environ["TRITON_INTERPRET"] = "1"
+    """A device on which kernels run: with CUDA there is no interpreter in the same process."""
+    if device.type == "cpu" and torch.cuda.is_available():
+        pytest.skip("runs on the GPU")
     return device
 
 
@@ -58,14 +62,42 @@ def test_speed_by_name_and_what_knows_none_stays_as_it_is(tiny_generator):
     assert with_speed(other, fast(cpu)) is other
 
 
-def test_up_sampling_by_shifted_copies():
-    x = torch.randn(2, 3, 5, 5)
-    assert torch.allclose(upsample_twice(x), upsample_twice(x, shifted=True), atol=1e-6)
+@needs_triton
+def test_up_sampling_in_one_kernel(kernels):
+    from pmv.generators.layer_kernels import upsample_fused
+
+    torch.manual_seed(0)
+    given, gradient = torch.randn(2, 5, 4, 6), torch.randn(2, 5, 8, 12)
+    results = []
+    for run in (upsample_twice, upsample_fused):
+        x = given.to(kernels).requires_grad_(True)
+        out = run(x)
+        out.backward(gradient.to(kernels))
+        results.append((out, x.grad))
+    assert all(close(a, b, 1e-6) for a, b in zip(*results, strict=True))
+
+
+@needs_triton
+@pytest.mark.parametrize("demodulate", [False, True])
+@pytest.mark.parametrize(("taps", "layout"), [(3, torch.channels_last), (3, torch.contiguous_format), (1, torch.channels_last)])
+def test_modulation_of_weights_in_one_kernel(kernels, demodulate, taps, layout):
+    from pmv.generators.weight_kernels import folded_weight_fused
+
+    torch.manual_seed(0)
+    given = torch.randn(6, 5, taps, taps), torch.randn(5), torch.randn(6, 5, taps, taps)
+    results = []
+    for run in (folded_weight, folded_weight_fused):
+        weight, style, gradient = (x.to(kernels) for x in given)
+        weight, style = weight.contiguous(memory_format=layout).requires_grad_(True), style.requires_grad_(True)
+        out = run(weight, style, 1.4, demodulate)
+        out.backward(gradient)
+        results.append((out, weight.grad, style.grad))
+    assert all(close(a, b, 1e-5) for a, b in zip(*results, strict=True))
 
 
 @needs_triton
 @pytest.mark.parametrize("filtered", [False, True])
-@pytest.mark.parametrize("clamp", [None, 1.0])
+@pytest.mark.parametrize("clamp", [None, 1.003])  # no number that bfloat16 rounds to
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_the_end_of_a_layer_in_one_kernel(kernels, filtered, clamp, kind):
     from pmv.generators.layer_kernels import finish_fused
