@@ -288,7 +288,6 @@ def variants_of(device: torch.device) -> dict[str, tuple[Speed, bool]]:
             "fast, no bf16": (replace(best, mixed=False), True),
             "fast, any order": (replace(best, ordered=False), True),
         }
-        found |= {"reference, any cuDNN": (REFERENCE, False)}
     return found
 
 

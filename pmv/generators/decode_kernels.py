@@ -304,9 +304,7 @@ def _decode(
 
 
 @triton.jit
-def _add_texel(
-    texels, x, y, height, width, value, plane, CHANNELS: tl.constexpr, c, some, ORDERED: tl.constexpr
-):
+def _add_texel(texels, x, y, height, width, value, plane, CHANNELS: tl.constexpr, c, some, ORDERED: tl.constexpr):
     inside = some & (x >= 0) & (x < width) & (y >= 0) & (y < height)
     at = (y * width + x) * (3 * CHANNELS) + plane * CHANNELS
     mask = inside[:, None] & (c < CHANNELS)[None, :]
@@ -318,9 +316,7 @@ def _add_texel(
 
 
 @triton.jit
-def _scatter(
-    texels, u, v, height, width, value, plane, CHANNELS: tl.constexpr, c, some, ORDERED: tl.constexpr
-):
+def _scatter(texels, u, v, height, width, value, plane, CHANNELS: tl.constexpr, c, some, ORDERED: tl.constexpr):
     """The transpose of `_plane`."""
     x, y, a, b = _corners(u, v, height, width)
     _add_texel(texels, x, y, height, width, value * ((1 - a) * (1 - b))[:, None], plane, CHANNELS, c, some, ORDERED)

@@ -4,7 +4,7 @@ written in the papers: the reference that tests compare with."""
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ class Speed:
         mixed_planes: those of the backbone too, which moves depths by some tenths of a percent.
         fused: Triton kernels in the place of the steps of a layer after its convolution and of tri-plane sampling with
             its decoder; needs CUDA.
-        ordered: sums over threads are made so that the same inputs give the same bytes: gradients of tri-planes as whole
+        ordered: sums over threads are made so that the same inputs give the same bytes: gradients of planes as whole
             numbers (with `fused`; PyTorch's own sampling cannot), cuDNN's algorithms by choice.
     """
 
@@ -53,8 +53,12 @@ def fast(device: torch.device) -> Speed:
 
 
 def chosen_speed(name: str, device: torch.device) -> Speed:
-    """What `RunConfig.speed` stands for: "reference", "fast", or "auto", which is fast on CUDA."""
-    return fast(device) if name == "fast" or (name == "auto" and device.type == "cuda") else REFERENCE
+    """What `RunConfig.speed` stands for: "reference", "fast", "fastest" (fast, in any order), or "auto", which is fast
+    on CUDA and the reference on a CPU."""
+    if name == "reference" or (name == "auto" and device.type != "cuda"):
+        return REFERENCE
+    best = fast(device)
+    return replace(best, ordered=False, mixed_planes=best.mixed) if name == "fastest" else best
 
 
 @contextmanager

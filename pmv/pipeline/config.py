@@ -33,8 +33,10 @@ class RunConfig:
             checkpoint.
         seed: seed of every random number that the run draws.
         device: "cpu", "cuda", or "auto" (cuda where there is one).
-        speed: "reference", every step as it is written in the papers, in single precision; "fast", with the short cuts
-            of `pmv.generators.speed`, on CUDA half precision for pictures and recorded steps; "auto" is fast on CUDA.
+        speed: "reference", every step as the papers write it, in single precision; "fast", with short cuts that change
+            no figure by more than rounding does: on CUDA kernels of pmv's own, half precision for pictures and
+            recorded steps, and the same seed gives the same bytes on one card; "fastest", where it does not; "auto",
+            fast on CUDA, the reference on a CPU.
         perceptual: perceptual distance: lpips-alex, lpips-vgg, lpips-squeeze (weights from the torch cache or
             downloaded once), or efficientnet (trained on ImageNet, ships with pmv), or lpips-random-alex, -vgg,
             -squeeze (random weights, need no file; their numbers are not LPIPS numbers), or the path of a
@@ -45,7 +47,7 @@ class RunConfig:
     domain: str
     seed: Annotated[int, Range(0, 2**63 - 1)]
     device: Literal["auto", "cpu", "cuda"]
-    speed: Literal["auto", "reference", "fast"]
+    speed: Literal["auto", "reference", "fast", "fastest"]
     perceptual: str
 
 

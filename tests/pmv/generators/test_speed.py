@@ -79,7 +79,9 @@ def test_up_sampling_in_one_kernel(kernels):
 
 @needs_triton
 @pytest.mark.parametrize("demodulate", [False, True])
-@pytest.mark.parametrize(("taps", "layout"), [(3, torch.channels_last), (3, torch.contiguous_format), (1, torch.channels_last)])
+@pytest.mark.parametrize(
+    ("taps", "layout"), [(3, torch.channels_last), (3, torch.contiguous_format), (1, torch.channels_last)]
+)
 def test_modulation_of_weights_in_one_kernel(kernels, demodulate, taps, layout):
     from pmv.generators.weight_kernels import folded_weight_fused
 
