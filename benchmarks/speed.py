@@ -246,7 +246,7 @@ def measure_steps(
             return {"l2": masked_l2(out.image, asked).mean(), "perceptual": perceptual(out.image, asked).mean()}
 
         random = torch.Generator().manual_seed(0)
-        drawn = Drawn(lambda step: (torch.randperm(8, generator=random)[:views],), terms)
+        drawn = Drawn(lambda step, random=random: (torch.randperm(8, generator=random)[:views],), terms)
         seconds: list[float] = []
         curve: list[float] = []
         if device.type == "cuda":
@@ -266,8 +266,9 @@ def measure_steps(
             "curve": curve[:: max(1, steps // 20)],
             "peak_mb": peak_memory(device).get("cuda_peak_mb", 0),
         }
+        row = found[title]
         print(
-            f"{size} {title}: {found[title]['ms']:.1f} ms, {found[title]['peak_mb']} MB, loss {curve[0]:.4f} → {curve[-1]:.4f}",
+            f"{size} {title}: {row['ms']:.1f} ms, {row['peak_mb']} MB, loss {curve[0]:.4f} → {curve[-1]:.4f}",
             flush=True,
         )
         del generator, parameters, terms, drawn

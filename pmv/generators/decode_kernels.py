@@ -1,9 +1,9 @@
 """Tri-plane sampling and the decoder as one Triton kernel each way; what `pmv/generators/fused_march.py` is made of.
 
-In plain PyTorch every step between the planes and density and features writes a tensor of all samples to memory and
-reads it back: the features of three planes, their mean, the hidden layer before and after its softplus, the result. Here
-a sample's texels are gathered into registers and go through both layers there. The gradient is recomputed from the
-points, so nothing but the planes is kept for it.
+In plain PyTorch every step between planes and features writes a tensor of all samples to memory and reads it back: the
+features of three planes, their mean, the hidden layer before and after its softplus, the result. Here a sample's texels
+are gathered into registers and go through both layers there. The gradient is recomputed from the points, so nothing but
+the planes is kept for it.
 
 The twin is `sample_planes` of `pmv/generators/volume.py` followed by `pmv.generators.eg3d.Decoder`.
 """
