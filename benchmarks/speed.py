@@ -88,14 +88,13 @@ def ceilings(device: torch.device) -> dict[str, float]:
     cuda = device.type == "cuda"
     side = 8192 if cuda else 2048
     found = {}
-    kinds = {"bf16": torch.bfloat16, "fp32": torch.float32}
+    kinds = {"bf16": torch.bfloat16, "fp32": torch.float32} | ({"tf32": torch.float32} if cuda else {})
+    before = torch.backends.cuda.matmul.allow_tf32
     for name, kind in kinds.items():
         a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+        torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
         found[name] = 2 * side**3 / seconds_of(lambda a=a, b=b: a @ b, device, 5) / 1e12
-    if cuda:
-        before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, True
-        found["tf32"] = 2 * side**3 / seconds_of(lambda: a @ b, device, 5) / 1e12
-        torch.backends.cuda.matmul.allow_tf32 = before
+    torch.backends.cuda.matmul.allow_tf32 = before
     source = torch.randn(2**30 if cuda else 2**26, device=device)
     target = torch.empty_like(source)
     found["copy"] = 2 * source.numel() * 4 / seconds_of(lambda: target.copy_(source), device, 5) / 1e12
@@ -383,7 +382,8 @@ def main(arguments: list[str] | None = None) -> None:
         keep()
     with tempfile.TemporaryDirectory() as temporary:
         for size in options.size or ("eg3d", "heads"):
-            found = result[size] = {"title": TITLES[size]}
+            found: dict[str, Any] = {"title": TITLES[size]}
+            result[size] = found
             name = make_generator(size, Path(temporary))
             if "steps" in what:
                 found["steps"] = measure_steps(size, name, device, options.views, options.steps, variants_of(device))

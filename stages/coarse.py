@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pmv.errors import InputError
 from pmv.fitting.losses import alpha_hold, depth_hold, masked_l2
-from pmv.fitting.optimise import Drawn, Group, optimise
+from pmv.fitting.optimise import Drawn, Group, never_enough, optimise
 from pmv.fitting.perceptual import Perceptual
 from pmv.fitting.tuning import check_groups, snapshot, trainable
 from pmv.generators.base import Generator, GeneratorSpec, Render
@@ -188,13 +188,15 @@ def run(inputs: CoarseInputs, config: CoarseConfig, context: Context) -> CoarseO
     def near_enough(values: Mapping[str, float]) -> bool:
         return values["perceptual"] <= config.stop_at * config.perceptual_weight
 
+    # who is asked in every step keeps recorded steps waiting
+    enough = near_enough if config.stop_at > 0 else never_enough
     groups = [Group(list(parameters.values()), config.learning_rate)]
     with context.following(config.steps, "coarse") as callback:
         optimise(
             groups,
             Drawn(chosen, terms),
             config.steps,
-            **({"enough": near_enough} if config.stop_at > 0 else {}),
+            enough=enough,
             callback=callback,
             stop=context.stop,
             recorded=context.recorded,

@@ -84,6 +84,11 @@ def _never(*args: Any) -> bool:
     return False
 
 
+def never_enough(values: Mapping[str, float]) -> bool:
+    """The default of `optimise`: all steps are made."""
+    return False
+
+
 @dataclass(frozen=True)
 class Drawn:
     """The losses of a step in two parts, of which the second can be recorded as a CUDA graph.
@@ -110,7 +115,7 @@ def optimise(
     steps: int,
     *,
     ramp: Ramp = CONSTANT,
-    enough: Callable[[Mapping[str, float]], bool] = _never,
+    enough: Callable[[Mapping[str, float]], bool] = never_enough,
     after: Callable[[int], Any] = _nothing,
     callback: Callable[[Step], Any] = _nothing,
     stop: Callable[[], bool] = _never,
@@ -142,7 +147,7 @@ def optimise(
         Stopped: `stop` said so; the parameters are those after the last whole step.
     """
     work = Recorded(groups, losses) if recorded and isinstance(losses, Drawn) else _Plain(groups, losses)
-    at_once = isinstance(work, _Plain) or enough is not _never
+    at_once = isinstance(work, _Plain) or enough is not never_enough
     guard = _Guard([p for group in groups for p in group.parameters])
     waiting: list[tuple[int, float]] = []
     started = time.perf_counter()

@@ -8,6 +8,10 @@ the planes is kept for it.
 The twin is `sample_planes` of `pmv/generators/volume.py` followed by `pmv.generators.eg3d.Decoder`.
 """
 
+# kernels are written in a language of their own, in which types are other than Python's
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false, reportCallIssue=false
+# pyright: reportIndexIssue=false, reportOptionalOperand=false, reportAttributeAccessIssue=false
+
 from dataclasses import dataclass
 
 import torch

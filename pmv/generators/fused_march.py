@@ -5,6 +5,7 @@ matter. Only those that do get gradients, by the rule of `_march_sparse`. All sh
 asked back from the GPU, so that a step can be recorded as a CUDA graph.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +111,11 @@ class _Settings:
     ordered: bool
 
 
+def _volume(parts: Sequence[Tensor], settings: _Settings) -> Volume:
+    texels, first, first_bias, last, last_bias = parts
+    return Volume(texels, first, first_bias, last, last_bias, settings.axes, settings.box)
+
+
 class _Decoded(torch.autograd.Function):
     """Texels, the decoder's weights and rays → density [R,S] of all samples; their places and features are left in
     `_Samples`."""
@@ -118,7 +124,7 @@ class _Decoded(torch.autograd.Function):
     def forward(ctx: Any, settings: _Settings, *tensors: Tensor) -> Tensor:
         *parts, origins, directions = tensors
         samples = settings.samples
-        volume = Volume(*parts, settings.axes, settings.box)
+        volume = _volume(parts, settings)
         rays = Rays(origins, directions, samples.t)
         density = torch.empty_like(samples.t)
         decode(volume, rays, 0, settings.coarse, density, samples.features)
@@ -142,7 +148,7 @@ class _Decoded(torch.autograd.Function):
             half, summed = torch.zeros_like(samples.t), samples.t.new_zeros(len(samples.t), samples.features.shape[-1])
         wants_rays = any(ctx.needs_input_grad[-2:])
         found = decode_backward(
-            Volume(*parts, settings.axes, settings.box),
+            _volume(parts, settings),
             Rays(origins, directions, samples.t),
             _places(samples.matters.t().flatten()),
             gradients[0].contiguous(),

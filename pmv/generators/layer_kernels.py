@@ -5,6 +5,10 @@ In plain PyTorch each is a pass over activations that fill hundreds of megabytes
 `finish` of `pmv/generators/stylegan.py`.
 """
 
+# kernels are written in a language of their own, in which types are other than Python's
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false, reportCallIssue=false
+# pyright: reportIndexIssue=false, reportOptionalOperand=false, reportAttributeAccessIssue=false
+
 from typing import Any
 
 import torch

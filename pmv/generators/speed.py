@@ -87,7 +87,7 @@ def with_speed(generator: G, speed: Speed) -> G:
     generator = copy.deepcopy(generator)
     for module in generator.modules():
         if hasattr(module, "speed"):
-            module.speed = speed
+            object.__setattr__(module, "speed", speed)
     if speed.channels_last:
         generator.to(memory_format=torch.channels_last)
     return generator

@@ -4,6 +4,10 @@ dozen, and a StyleGAN2 backbone has so many layers that their launches outweigh 
 The twin is `folded_weight` of `pmv/generators/stylegan.py`.
 """
 
+# kernels are written in a language of their own, in which types are other than Python's
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false, reportCallIssue=false
+# pyright: reportIndexIssue=false, reportOptionalOperand=false, reportAttributeAccessIssue=false
+
 from typing import Any
 
 import torch

@@ -5,6 +5,7 @@ import sys
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -97,6 +98,11 @@ class Config:
         return {**fixed, **{name: plain(block) for name, block in self.stages.items()}}
 
     def as_yaml(self) -> str:
+        return self._yaml
+
+    @cached_property
+    def _yaml(self) -> str:
+        # a tenth of a second of Python, and the report asks after every stage
         return yaml.safe_dump(self.as_dict(), sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
 
 
