@@ -363,5 +363,6 @@ class Recorded:
 
     def close(self) -> None:
         """The gradients lie in memory of the graphs, which go."""
+        self._pass = self._update = None
         for parameter in self.parameters:
             parameter.grad = None

@@ -177,7 +177,8 @@ class _Summed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         samples: _Samples = ctx.samples
-        (samples.half,), samples.summed_gradient = ctx.saved_tensors, gradients[0]
+        # as it came it would hold the node that holds `samples`, and neither would ever go
+        samples.half, samples.summed_gradient = ctx.saved_tensors[0].detach(), gradients[0].detach()
         return None, torch.bmm(samples.features, gradients[0][:, :, None])[..., 0]
 
 

@@ -1,5 +1,6 @@
 """Short cuts against what they stand for. On a CPU the kernels run in Triton's interpreter."""
 
+import gc
 import os
 from dataclasses import replace
 
@@ -149,6 +150,24 @@ def test_marching_in_kernels_gives_the_same_values_and_gradients(kernels, conven
     # on a GPU, matrix units round the gradients' factors to TensorFloat-32
     bound = 1e-5 if kernels.type == "cpu" else 3e-3
     assert all(close(a, b, bound) for a, b in zip(*results, strict=True))
+
+
+@needs_triton
+def test_nothing_of_a_pass_stays_in_memory(kernels):
+    from pmv.generators import fused_march
+
+    generator = EG3DGenerator(EG3DConfig.small(**TINY)).to(kernels)
+    planes = torch.randn(1, 3, generator.config.plane_channels, 16, 16, device=kernels, requires_grad=True)
+    origins, directions = (x[:, :16] for x in generator.spec.canonical_camera.to(kernels).rays(4))
+    near, far = torch.full((1, 16), 2.5, device=kernels), torch.full((1, 16), 2.9, device=kernels)
+    rays = (origins, directions, near, far, 6, 6, None, None)
+    found = fused_march.march_fused(
+        planes, generator.decoder.weights(), PLANE_AXES["fixed"], generator.config.box, *rays, ordered=True
+    )
+    _some_loss(found).backward()
+    del found
+    gc.collect()
+    assert not [x for x in gc.get_objects() if type(x) is fused_march._Samples]
 
 
 def _some_loss(found: March) -> Tensor:
