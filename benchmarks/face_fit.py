@@ -1,9 +1,9 @@
-"""The statistical face against the truth: depth of the face from one picture, and its camera.
+"""Surfaces of a face from one picture against the truth, the statistical face's and an encoder's; and their cameras.
 
 `python -m benchmarks.face_fit --scan FOLDER --portraits FOLDER --makehuman FOLDER --runs FOLDER`; each part is left
 out with its option. The folder of runs holds what `pmv invert PICTURE --camera LABEL --until coarse --out RUNS/NAME`
 made of the scan's front (NAME: `lps`, `lpst`) or of a synthetic head (NAME: its seed); a picture without a run has no
-coarse row.
+coarse row. `--encoder` takes the state of an encoder's chain (`pmv.training.encoder`).
 
 Depth errors are of z-depth in world units inside the hull of the landmarks, a little eroded, where the truth has skin,
 their median taken out: mean of the absolute value, and root mean square. *Sure*: where the fit's confidence is
@@ -24,11 +24,14 @@ import click
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from pmv.encoders.network import Encoder
 from pmv.files.artifacts import write_json
 from pmv.generators import load_generator
+from pmv.generators.base import Generator
 from pmv.geometry.blend import blend_surface
 from pmv.geometry.camera import EG3D_FOCAL, Camera
 from pmv.geometry.scene import edge_step
@@ -41,21 +44,23 @@ from pmv.portrait.landmarks import find_landmarks
 from pmv.portrait.photo import Photo, from_tensor
 from pmv.portrait.pose import find_camera
 from pmv.portrait.statistical_face import Anchor, shipped_face
+from pmv.training.encoder.trainer import average_of
 
 OUT = Path(__file__).resolve().parent / "results" / "face_fit.json"
 INTRINSICS = np.array([[EG3D_FOCAL, 0, 0.5], [0, EG3D_FOCAL, 0.5], [0, 0, 1]])
 _VIEWS = ("yaw15", "yawm15", "yaw30", "yawm30", "up20")
 _SIZE = 256
 _SURE = 0.3
-ROWS = ("mean head", "coarse", "fit alone", "fit with coarse", "blend")
+ROWS = ("mean head", "coarse", "fit alone", "fit with coarse", "blend", "encoder")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A picture with a true depth [S,S] (0 = not counted), landmarks [468,2], the camera that a user has, and the
-    coarse depth and alpha [1,1,D,D] of a run, or None."""
+    """A picture [1,4,S,S] (colour in [-1,1] over mid grey, alpha) with a true depth [S,S] (0 = not counted), landmarks
+    [468,2], the camera that a user has, and the coarse depth and alpha [1,1,D,D] of a run, or None."""
 
     name: str
+    picture: Tensor
     truth: np.ndarray
     uv: np.ndarray
     camera: Camera
@@ -77,6 +82,19 @@ def _over_white(path: Path) -> np.ndarray:
     return np.round(picture[..., 2::-1] * alpha + 255 * (1 - alpha)).astype(np.uint8)
 
 
+def _as_picture(rgb: np.ndarray, alpha: np.ndarray) -> Tensor:
+    """uint8 [S,S,3], not premultiplied, and alpha [S,S] in [0,1] as a case's picture."""
+    matte = torch.from_numpy(alpha).float()[None, None]
+    colour = torch.from_numpy(rgb.copy()).float().permute(2, 0, 1)[None] / 127.5 - 1
+    return F.interpolate(torch.cat([colour * matte, matte], 1), (_SIZE, _SIZE), mode="area")
+
+
+def _with_alpha(path: Path) -> Tensor:
+    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert picture is not None
+    return _as_picture(picture[..., 2::-1], picture[..., 3] / 255)
+
+
 def _run(runs: Path | None, name: str) -> tuple[Tensor, Tensor] | None:
     path = runs / name / "03_coarse" / "outputs.safetensors" if runs is not None else None
     if path is None or not path.is_file():
@@ -95,12 +113,13 @@ def scan_cases(folder: Path, runs: Path | None) -> Iterator[Case]:
         assert uv is not None
         truth = np.load(folder / f"{name}_front.npz")["z"].astype(np.float64)
         truth = cv2.resize(truth, (_SIZE, _SIZE), interpolation=cv2.INTER_NEAREST)
-        yield Case(name, truth, uv, Camera.load(folder / f"{name}_found.json"), _run(runs, name))
+        picture = _with_alpha(folder / f"{name}_front.png")
+        yield Case(name, picture, truth, uv, Camera.load(folder / f"{name}_found.json"), _run(runs, name))
 
 
-def _draw_heads(makehuman: Path, heads: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Seed, picture over light grey uint8 [S,S,3] and z-depth [S,S] of held-out heads from the front; the depth is 0
-    where hair or a beard hides the skin."""
+def _draw_heads(makehuman: Path, heads: int) -> list[tuple[str, np.ndarray, Tensor, np.ndarray]]:
+    """Seed, picture over light grey uint8 [S,S,3], the same as `Case.picture`, and z-depth [S,S] of held-out heads from
+    the front; the depth is 0 where hair or a beard hides the skin."""
     from pmv.training.data import HELD_OUT_SEED
     from pmv.training.heads import HeadRenderer, build_head, load_assets, sample_parameters
 
@@ -114,7 +133,8 @@ def _draw_heads(makehuman: Path, heads: int) -> list[tuple[str, np.ndarray, np.n
         renderer.load(replace(head, parts=tuple(part for part in head.parts if part.name not in ("hair", "beard"))))
         bald = renderer.render(*pose).depth
         truth = np.where(np.abs(view.depth - bald) < 0.003, view.depth, 0).astype(np.float64)
-        drawn.append((str(seed), view.over((0.9, 0.9, 0.9)), truth))
+        picture = _as_picture(view.rgb, view.alpha.astype(np.float32))
+        drawn.append((str(seed), view.over((0.9, 0.9, 0.9)), picture, truth))
     return drawn
 
 
@@ -123,10 +143,10 @@ def head_cases(makehuman: Path, runs: Path | None, heads: int) -> Iterator[Case]
     # in a process of their own: Mesa's compiler and PyTorch's do not always agree in one
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         drawn = pool.submit(_draw_heads, makehuman, heads).result()
-    for name, picture, truth in drawn:
-        uv = landmarks_of(picture)
+    for name, shown, picture, truth in drawn:
+        uv = landmarks_of(shown)
         if uv is not None:
-            yield Case(name, truth, uv, Camera.orbit(0.0, 0.0), _run(runs, name))
+            yield Case(name, picture, truth, uv, Camera.orbit(0.0, 0.0), _run(runs, name))
 
 
 def _resized(depth: Tensor) -> np.ndarray:
@@ -141,7 +161,15 @@ def _error(depth: np.ndarray, truth: np.ndarray, mask: np.ndarray, scaled: bool 
     return float(np.abs(error).mean()), float(np.sqrt((error**2).mean()))
 
 
-def depth_rows(case: Case) -> dict[str, tuple[float, float, float, float]]:
+def looked(case: Case, encoder: Encoder | None, generator: Generator) -> Tensor | None:
+    """The surface [1,1,r,r] that an encoder sees."""
+    if encoder is None:
+        return None
+    with torch.no_grad():
+        return encoder.look(case.picture[:, :3], case.picture[:, 3:], case.camera, generator.spec).depth
+
+
+def depth_rows(case: Case, encoder: Encoder | None) -> dict[str, tuple[float, float, float, float]]:
     """Row → mean and rms in the hull, mean and rms where the fit is sure."""
     hull = np.zeros((_SIZE, _SIZE), np.uint8)
     cv2.fillConvexPoly(hull, cv2.convexHull(np.round(case.uv * _SIZE).astype(np.int32)[:, None]), 1)
@@ -150,6 +178,8 @@ def depth_rows(case: Case) -> dict[str, tuple[float, float, float, float]]:
         w = generator.mean_w()
         mean_head = generator.render(generator.planes(w), w, case.camera).depth
     depths = {"mean head": (_resized(mean_head), False)}
+    if (seen := looked(case, encoder, generator)) is not None:
+        depths["encoder"] = _resized(seen), False
     fits = {"fit alone": fit_face(case.uv, INTRINSICS)}
     drawn = face_depth(fits["fit alone"], case.camera, _SIZE)
     if case.coarse is not None:
@@ -250,20 +280,28 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option("--portraits", type=_FOLDER, help="Portraits with EG3D's labels, dataset_eg3d.json.")
 @click.option("--makehuman", type=_FOLDER, help="MakeHuman's data, for held-out synthetic heads.")
 @click.option("--runs", type=_FOLDER, help="Runs that went as far as coarse.")
+@click.option("--encoder", type=_FOLDER, help="An encoder's chain: a folder with state.json.")
 @click.option("--heads", type=int, default=8, show_default=True, help="Synthetic heads.")
 @click.option("--out", type=click.Path(path_type=Path), default=OUT, show_default=True, help="JSON to write.")
 def main(
-    scan: Path | None, portraits: Path | None, makehuman: Path | None, runs: Path | None, heads: int, out: Path
+    scan: Path | None,
+    portraits: Path | None,
+    makehuman: Path | None,
+    runs: Path | None,
+    encoder: Path | None,
+    heads: int,
+    out: Path,
 ) -> None:
     """Depth and camera of the fitted statistical face against the truth."""
     result: dict = {"machine": f"{cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"}
     groups: dict[str, Iterator[Case]] = {}
+    seeing = average_of(encoder, None) if encoder is not None else None
     if scan is not None:
         groups["scan"] = scan_cases(scan, runs)
     if makehuman is not None:
         groups["heads"] = head_cases(makehuman, runs, heads)
     for group, cases in groups.items():
-        table = {case.name: depth_rows(case) for case in cases}
+        table = {case.name: depth_rows(case, seeing) for case in cases}
         click.echo(f"{group + ': depth':<18}{'row':<18}{'hull: mean':>12}{'rms':>9}{'sure: mean':>12}{'rms':>9}")
         for name, rows in table.items():
             for row in ROWS:

@@ -154,6 +154,35 @@ class Augment:
         inside = ((u.abs() < half[:, 0]) & (v.abs() < half[:, 1])).float()[:, None] * self.chance(image, 0.2)
         return torch.lerp(image, texture, inside)
 
+    def marks(self, image: Tensor, alpha: Tensor) -> Tensor:
+        """Ink on the head in half of the pictures: a ring, a disc of stripes or a block of cells, as tattoos, letters
+        and paint are. They have no relief, so nothing but the surface's own shading tells of it."""
+        size = image.shape[-1]
+        axis = torch.linspace(-1, 1, size, device=image.device)
+        centre = 0.6 * self.uniform(image, 2, 1, 1, low=-1, high=1)
+        turn, radius = self.uniform(image, 1, 1, high=math.pi), self.uniform(image, 1, 1, low=0.05, high=0.25)
+        x, y = axis - centre[:, 0], axis[:, None] - centre[:, 1]
+        u, v = (x * turn.cos() + y * turn.sin()) / radius, (y * turn.cos() - x * turn.sin()) / radius
+        far = (u.square() + v.square()).sqrt()
+        waves = self.uniform(image, 1, 1, low=3, high=14)
+        ring = ((far - 0.85).abs() < 0.12) | ((far < 0.7) & ((u * waves).sin() > 0.6))
+        cells = (self.uniform(image, 1, 6, 12) > 0.5).float()
+        place = torch.stack([u, 2.5 * v], -1).clamp(-4, 4)
+        block = F.grid_sample(cells, place, mode="nearest", align_corners=False)[:, 0] > 0.5
+        shape = torch.where(self.uniform(image, 1, 1) < 0.5, ring, block).float()[:, None]
+        ink = self.uniform(image, 3, 1, 1, low=-1, high=0.6)
+        opacity = self.uniform(image, 1, 1, 1, low=0.3, high=1.0) * self.chance(image, 0.5)
+        return torch.lerp(image, ink.expand_as(image), opacity * shape * alpha)
+
+    def shading(self, image: Tensor) -> Tensor:
+        """Light and shade that no surface casts, soft and up to a third, over half of the pictures."""
+        field = image.new_zeros(())
+        for cells, strength in ((2, 0.25), (4, 0.15)):
+            level = strength * self.normal(image, 1, cells, cells)
+            field = field + F.interpolate(level, image.shape[-2:], mode="bicubic", align_corners=False)
+        factor = torch.exp(field.clamp(-0.5, 0.5) * self.chance(image, 0.5))
+        return ((image + 1) * factor - 1).clamp(-1, 1)
+
     def blur(self, image: Tensor) -> Tensor:
         """Gaussian blur of up to 2.5 pixels at 256² for two fifths of the pictures."""
         most = 2.5 * image.shape[-1] / 256

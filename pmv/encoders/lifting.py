@@ -71,17 +71,33 @@ def lift(
     if mirrored:
         flat = flat * flat.new_tensor([-1.0, 1.0, 1.0])
     near, uv = nearness(flat, camera, depth, solid, reach)
-    grid = (uv * 2 - 1).clamp(-4, 4)
     count, channels = len(features), features.shape[1]
-    # one plane at a time: a row of the points of all three would hold every feature K times over
-    rows = []
-    per = samples * size * size
-    for plane in range(planes):
-        part = slice(plane * per, (plane + 1) * per)
-        weight = near[:, part].reshape(count, 1, samples, size * size)
-        found = F.grid_sample(features, grid[:, None, part], align_corners=False)
-        found = found.reshape(count, channels, samples, size * size)
-        total = weight.sum(2)
-        mean = (found * weight).sum(2) / total.clamp_min(1e-4)
-        rows.append(torch.cat([mean * total.clamp_max(1), total.clamp_max(1)], 1).reshape(count, -1, size, size))
-    return torch.stack(rows, 1)
+    # a tenth of the points lie near the surface, and only these look anything up
+    picture, point = near.nonzero(as_tuple=True)
+    weight = near[picture, point]
+    found = weight[:, None] * _looked_up(features, picture, uv[picture, point])
+    plane, within = point // (samples * size * size), point % (size * size)
+    texel = (picture * planes + plane) * size * size + within
+    total = weight.new_zeros(count * planes * size * size).index_add(0, texel, weight)
+    sums = found.new_zeros(len(total), channels).index_add(0, texel, found)
+    share = total.clamp_max(1)[:, None]
+    rows = torch.cat([sums / total.clamp_min(1e-4)[:, None] * share, share], 1)
+    return rows.reshape(count, planes, size, size, channels + 1).permute(0, 1, 4, 2, 3).contiguous()
+
+
+def _looked_up(features: Tensor, picture: Tensor, uv: Tensor) -> Tensor:
+    """[M,C]: features [N,C,h,w] of the M-th point's picture [M] at uv [M,2], bilinear, 0 outside; whole pixels at a
+    time, so that their gradients are added up a row and not a number at a time."""
+    channels, height, width = features.shape[1:]
+    pixels = features.permute(0, 2, 3, 1).reshape(-1, channels)
+    place = uv * uv.new_tensor([width, height]) - 0.5
+    corner = place.floor()
+    x, y = (place - corner).unbind(1)
+    column, row = corner.long().unbind(1)
+    result = features.new_zeros(len(picture), channels)
+    for i, across in ((0, 1 - x), (1, x)):
+        for j, down in ((0, 1 - y), (1, y)):
+            inside = (column + i >= 0) & (column + i < width) & (row + j >= 0) & (row + j < height)
+            at = (row + j).clamp(0, height - 1) * width + (column + i).clamp(0, width - 1)
+            result = result + (across * down * inside)[:, None] * pixels.index_select(0, picture * height * width + at)
+    return result

@@ -88,6 +88,22 @@ class Encoded:
     camera: Camera
 
 
+@dataclass(frozen=True)
+class Look:
+    """What an encoder sees in N pictures before it draws a head.
+
+    Attributes:
+        depth, scale, camera: as in `Encoded`. pooled: [N,·] the coarsest features as a whole. features:
+            [N,pyramid,R/2,R/2], all levels together.
+    """
+
+    depth: Tensor
+    scale: Tensor
+    camera: Camera
+    pooled: Tensor
+    features: Tensor
+
+
 class _Block(nn.Module):
     """Two 3×3 convolutions before each of which is normalised and activated, and a shortcut (He et al. 2016)."""
 
@@ -205,33 +221,39 @@ class Encoder(nn.Module):
             foreground: [N,1,R,R] in [0,1].
             camera: N, as far as they are known.
         """
-        size = self.shape.resolution
-        if image.shape[-1] != size:
-            image, foreground = (
-                F.interpolate(x, (size, size), mode="area" if x.shape[-1] > size else "bilinear")
-                for x in (image, foreground)
-            )
-        levels, x = [], torch.cat([image, foreground, pluecker(camera, size)], 1)
-        for level in self.levels:
-            x = level(x)
-            levels.append(x)
-        top_down = self.top_down(levels)
-        with torch.autocast(image.device.type, enabled=False):  # lengths, and densities of six orders of magnitude
-            pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1).float()
-            w = self.latent(pooled)
-            camera = self.put_right(pooled, camera, generator.spec)
-            seen_from = camera.detach()  # where things are lifted to teaches no pose
-            depth, scale = self.visible_surface(top_down.float(), seen_from, generator.spec)
+        spec, size = generator.spec, self.shape.resolution
+        image, foreground = (_resized(x, size) for x in (image, foreground))
+        look = self.look(image, foreground, camera, spec)
+        w, seen_from = self.latent(look.pooled), look.camera.detach()
+        with torch.autocast(image.device.type, enabled=False):  # densities of six orders of magnitude
             planes = generator.planes(w)
             with torch.no_grad():  # what is missing is an input; the latent learns from its own render, not from this
                 drawn = generator.render(planes, w, seen_from)
         seen = F.interpolate(drawn.image, (size, size), mode="bilinear", align_corners=False)
         alpha = F.interpolate(drawn.alpha, (size, size), mode="bilinear", align_corners=False)
         detail = self.detail(torch.cat([image, seen, image - seen, foreground, alpha], 1))
-        detail = self.joined(torch.cat([detail, top_down], 1))
-        solid = F.interpolate(foreground, depth.shape[-2:], mode="area")
-        residual = self.plane_residual(planes, detail, seen_from, depth.detach(), solid, generator.spec)
-        return Encoded(w, planes + residual, residual, depth, scale, camera)
+        detail = self.joined(torch.cat([detail, look.features], 1))
+        solid = F.interpolate(foreground, look.depth.shape[-2:], mode="area")
+        residual = self.plane_residual(planes, detail, seen_from, look.depth.detach(), solid, spec)
+        return Encoded(w, planes + residual, residual, look.depth, look.scale, look.camera)
+
+    def look(self, image: Tensor, foreground: Tensor, camera: Camera, spec: GeneratorSpec) -> Look:
+        """What is seen before a head is drawn: the camera and the visible surface; see `forward`."""
+        size = self.shape.resolution
+        image, foreground = (_resized(x, size) for x in (image, foreground))
+        with torch.autocast(image.device.type, enabled=False):  # lengths
+            rays = pluecker(camera, size)
+        levels, x = [], torch.cat([image, foreground, rays], 1)
+        for level in self.levels:
+            x = level(x)
+            levels.append(x)
+        features = self.top_down(levels)
+        with torch.autocast(image.device.type, enabled=False):
+            pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1).float()
+            camera = self.put_right(pooled, camera, spec)
+            # where things are lifted to teaches no pose
+            depth, scale = self.visible_surface(features.float(), camera.detach(), spec)
+        return Look(depth, scale, camera, pooled, features)
 
     def put_right(self, pooled: Tensor, camera: Camera, spec: GeneratorSpec) -> Camera:
         """The camera turned about the generator's pivot and shifted as the picture [N,·] says."""
@@ -240,7 +262,9 @@ class Encoder(nn.Module):
 
     def latent(self, pooled: Tensor) -> Tensor:
         """[N,num_ws,w_dim] from what the picture's coarsest features hold as a whole [N,·]."""
-        return self.mean_w + self.scales[0] * self.read(pooled).unflatten(1, (self.shape.num_ws, self.shape.w_dim))
+        with torch.autocast(pooled.device.type, enabled=False):
+            told = self.read(pooled).unflatten(1, (self.shape.num_ws, self.shape.w_dim))
+        return self.mean_w + self.scales[0] * told
 
     def top_down(self, levels: Sequence[Tensor]) -> Tensor:
         """[N,pyramid,R/2,R/2]: all levels together (feature pyramid, arXiv:1612.03144)."""
@@ -269,11 +293,18 @@ class Encoder(nn.Module):
         shape = self.shape
         points = texel_points(spec.plane_convention, spec.box, shape.lift_size, shape.lift_samples).to(planes)
         reach = 1.5 * spec.box / shape.lift_size
-        sides = [lift(detail.float(), camera, depth, solid, points, reach, mirrored) for mirrored in (False, True)]
+        with torch.autocast(planes.device.type, enabled=False):  # half precision would miss points by pixels
+            sides = [lift(detail.float(), camera, depth, solid, points, reach, mirrored) for mirrored in (False, True)]
         lifted = torch.cat(sides, 2).flatten(0, 1)
         lifted = F.interpolate(lifted, planes.shape[-2:], mode="bilinear", align_corners=False)
         lifted = lifted.unflatten(0, planes.shape[:2])
         return self.scales[1] * self.plane(torch.cat([planes / self.scales[1], lifted], 2)).float()
+
+
+def _resized(x: Tensor, size: int) -> Tensor:
+    if x.shape[-1] == size:
+        return x
+    return F.interpolate(x, (size, size), mode="area" if x.shape[-1] > size else "bilinear")
 
 
 def pluecker(camera: Camera, size: int) -> Tensor:

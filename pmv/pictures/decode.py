@@ -27,6 +27,7 @@ from pmv.errors import InputError, shown
 from pmv.pictures.colours import Profile, Space, UnknownColours, adobe_rgb, space_of_codes, space_of_gamma
 
 log = logging.getLogger("pmv")
+_cv2_log: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 keeps its log's level there, OpenCV 4 at the top
 
 MOST_BYTES = 1_600_000_000
 """Memory that decoding a picture may take: 200 megapixels of 8 bits, 100 of 16."""
@@ -116,17 +117,17 @@ def decode(path: str | Path) -> Decoded:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """What decoders say of every damaged entry of a file stays unsaid: there may be tens of thousands."""
-    reader, before = logging.getLogger("tifffile"), cv2.utils.logging.getLogLevel()
+    reader, before = logging.getLogger("tifffile"), _cv2_log.getLogLevel()
     level = reader.level
     reader.setLevel(logging.CRITICAL + 1)
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    _cv2_log.setLogLevel(0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         reader.setLevel(level)
-        cv2.utils.logging.setLogLevel(before)
+        _cv2_log.setLogLevel(before)
 
 
 @contextmanager

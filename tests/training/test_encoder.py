@@ -21,12 +21,13 @@ from pmv.training.encoder.evaluate import FIGURES, evaluate
 from pmv.training.encoder.join import join
 from pmv.training.encoder.judge import PlaneJudge, judge_loss, synthetic_planes
 from pmv.training.encoder.lessons import Teacher, reframed
-from pmv.training.encoder.objective import Judges, pose_error, surface_loss
+from pmv.training.encoder.objective import Judges, pose_error, relief_loss, surface_loss
 from pmv.training.encoder.trainer import WHOLE, EncoderConfig, EncoderTrainer
 from tests.training.balls import draw_balls
 
 CPU = torch.device("cpu")
-QUICK = EncoderConfig(pictures=200, heads=2, views=2, raw_until=0.0, identity=0.0, keep=0, warmup=4, ema_half_life=8)
+QUICK = EncoderConfig(pictures=200, look_steps=0, looks=2, heads=2, views=2, raw_until=0.0, identity=0.0, keep=0)
+QUICK = replace(QUICK, warmup=4, ema_half_life=8)
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,29 @@ def test_surface_loss_is_least_at_the_truth_and_its_own_error():
     for scale in (0.015, 0.03):
         Said.scale = torch.full((1, 1, 4, 4), scale)
         assert float(surface_loss(Said(), true)) > at  # type: ignore[arg-type]
+
+
+def test_relief_loss_counts_slopes_and_no_distance():
+    true = torch.full((1, 1, 16, 16), 2.7)
+    true[..., :3] = torch.nan
+    focal = torch.tensor([4.0])
+    assert float(relief_loss(true.nan_to_num(2.7) + 0.1, true, focal)) == pytest.approx(0, abs=1e-5)
+    pixel = 2.7 / 4 / 16
+    leaning = true.nan_to_num(2.7) + 0.5 * pixel * torch.arange(16)
+    assert float(relief_loss(leaning, true, focal)) == pytest.approx(0.25, abs=1e-4), "a half along x, none along y"
+
+
+def test_a_look_learns_the_surface_without_a_head_drawn(packs: Path, tiny_generator: EG3DGenerator):
+    learner = trainer(packs, tiny_generator, replace(QUICK, look_steps=40, looks=4, learning_rate=2e-3))
+    held_out = HeadStore(HeadPack(packs / "held-out"), CPU)
+    held_out.refresh()
+    before = evaluate(learner.average, tiny_generator, held_out, 2)["surface_error"]
+    first = learner.step()
+    assert set(first) == {"surface", "relief", "pose"}
+    while learner.step_count < 40:
+        learner.step()
+    assert learner.pictures == 0 and "image" in learner.step()
+    assert evaluate(learner.average, tiny_generator, held_out, 2)["surface_error"] < 0.9 * before
 
 
 def test_pose_error_in_degrees():
@@ -186,7 +210,8 @@ def test_the_command_trains_both_and_joins_them(packs: Path, tiny_generator: EG3
     save_generator(tiny_generator, tmp_path / "tiny.safetensors")
     common = ["--assets", "none", "--packs", str(packs), "--workers", "0", "--size", "tiny", "--device", "cpu"]
     common += ["--generator", str(tmp_path / "tiny.safetensors"), "--start-heads", "4", "--held-out", "2"]
-    common += ["--heads", "2", "--views", "2", "--keep", "0", "--log-seconds", "0", "--judge-seconds", "0"]
+    common += ["--heads", "2", "--views", "2", "--look-steps", "1", "--looks", "2", "--keep", "0"]
+    common += ["--log-seconds", "0", "--judge-seconds", "0"]
     main([*common, "--out", str(tmp_path / "visible"), "--pictures", "8", "--identity", "0"])
     main(
         [*common, "--out", str(tmp_path / "whole"), "--pictures", "4", "--which", "whole", "--raw-until", "0"]
@@ -197,7 +222,7 @@ def test_the_command_trains_both_and_joins_them(packs: Path, tiny_generator: EG3
     assert len(set(COLUMNS)) == len(COLUMNS), "a loss and a figure of one name would be one column"
     assert (tmp_path / "whole" / "sheet.png").exists()
     whole = list(csv.DictReader((tmp_path / "whole" / "state" / "curve.csv").open()))
-    assert float(whole[0]["judge"]) > 0 and float(whole[0]["identity"]) >= 0
+    assert float(whole[1]["judge"]) > 0 and float(whole[1]["identity"]) >= 0
     # the same command has nothing left to do
     main([*common, "--out", str(tmp_path / "visible"), "--pictures", "8", "--identity", "0"])
     out = tmp_path / "encoders.safetensors"

@@ -42,7 +42,7 @@ SIZES: dict[str, dict[str, Any]] = {
 CURVE = "curve.csv"
 _FIRST = ("piece", "step", "pictures", "minutes", "machine", "heads", "pictures_per_second")
 _TERMS = ("raw", "raw_gradient", "alpha", "depth", "image", "gradient", "perceptual", "identity")
-_OWN_TERMS = ("surface", "pose", "residual", "planes", "opinion", "judge", "penalty")
+_OWN_TERMS = ("surface", "relief", "pose", "residual", "planes", "opinion", "judge", "penalty")
 COLUMNS: tuple[str, ...] = (*_FIRST, *_TERMS, *_OWN_TERMS, *FIGURES)
 
 
@@ -87,6 +87,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--piece-minutes", type=float, default=math.inf, help="wall clock from start to last step")
     parser.add_argument("--train-heads", type=int, default=8000, help="identities to render")
     parser.add_argument("--train-views", type=int, default=8, help="views of each, half of them photos")
+    parser.add_argument("--first-seed", type=int, default=0, help="of these identities: others in every piece")
     parser.add_argument("--start-heads", type=int, default=400, help="training starts when so many are rendered")
     parser.add_argument("--held-out", type=int, default=48, help="held-out identities")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="rendering processes")
@@ -125,7 +126,7 @@ def open_packs(options: argparse.Namespace, resolution: int, peers: Peers) -> tu
         peers.wait()  # until they are made
         return [HeadPack(path) for path in paths], []
     layouts = (
-        portraits_layout(options.train_heads, options.train_views, resolution),
+        portraits_layout(options.train_heads, options.train_views, resolution, options.first_seed),
         portraits_layout(options.held_out, options.train_views, resolution, HELD_OUT_SEED),
     )
     packs = [HeadPack.create(path, layout) for path, layout in zip(paths, layouts, strict=True)]
@@ -198,6 +199,8 @@ def main(arguments: list[str] | None = None) -> None:
         store, held_out = HeadStore(pack, device, (peers.rank, peers.count)), HeadStore(judged, device)
         torch.manual_seed(config.seed)
         encoder = Encoder.for_generator(generator, **SIZES[options.size]).to(device)
+        if device.type == "cuda":
+            encoder = encoder.to(memory_format=torch.channels_last)
         identity = load_identity(device) if config.identity else None
         judges = Judges(load_efficientnet().to(device), identity, anchor_points("heads").to(device))
         trainer = EncoderTrainer(config, encoder, generator, store, judges, peers)

@@ -40,6 +40,11 @@ class Lesson:
         """V."""
         return len(self.truth.cameras) // len(self.image)
 
+    @property
+    def taken_from(self) -> Camera:
+        """The cameras that took the pictures: B."""
+        return Camera(self.first(self.truth.cameras.cam2world), self.first(self.truth.cameras.intrinsics))
+
     def first(self, x: Tensor) -> Tensor:
         """Of rows [B·V,…] those of the pictures' own views [B,…]."""
         return x[:: self.views]
@@ -61,17 +66,17 @@ class Teacher:
         self.store, self.generator, self.draws, self.picks, self.views = store, generator, draws, picks, views
         self.augment = Augment(draws)
 
-    def rendered(self, heads: int) -> Lesson:
-        """A lesson of heads from the store."""
-        layout = self.store.pack.layout
+    def rendered(self, heads: int, views: int | None = None) -> Lesson:
+        """A lesson of heads from the store, of `views` views each if they are others than the teacher's."""
+        layout, views = self.store.pack.layout, views or self.views
         photos = photos_of(layout.views)
         order = torch.randint(len(self.store), (heads,), generator=self.picks)
         first = torch.randint(photos, (heads, 1), generator=self.picks)
         others = torch.rand(heads, layout.views, generator=self.picks)
         others.scatter_(1, first, 2.0)
-        chosen = torch.cat([first, others.argsort(1)[:, : self.views - 1]], 1)
+        chosen = torch.cat([first, others.argsort(1)[:, : views - 1]], 1)
         batch = self.store.batch(self.store.slots[order], chosen)
-        return self._as_photos(replace(batch, z=batch.z[:, :0]), None)
+        return self._as_photos(replace(batch, z=batch.z[:, :0]), None, views)
 
     def generated(self, heads: int) -> Lesson:
         """A lesson of the generator's own heads, whose planes are known too."""
@@ -89,7 +94,7 @@ class Teacher:
             known = F.interpolate(drawn.alpha, (half, half), mode="bilinear") > 0.9
             depth = torch.where(known, depth, torch.nan)
         batch = Batch(z[:, :0], cameras, drawn.image.clamp(-1, 1), alpha, depth)
-        return self._as_photos(batch, planes)
+        return self._as_photos(batch, planes, self.views)
 
     def _cameras(self, heads: int, device: torch.device) -> Camera:
         """For each head a photo's, then others all around."""
@@ -104,8 +109,8 @@ class Teacher:
         return spec.orbit(yaw.flatten(), pitch.flatten()).to(device)
 
     @torch.no_grad()
-    def _as_photos(self, truth: Batch, planes: Tensor | None) -> Lesson:
-        augment, views = self.augment, self.views
+    def _as_photos(self, truth: Batch, planes: Tensor | None, views: int) -> Lesson:
+        augment = self.augment
         own = slice(None, None, views)
         if planes is None:  # colours belong to the head: every view has them
             matrix, offset = (x.repeat_interleave(views, 0) for x in augment.colours(truth.image[own]))
@@ -115,7 +120,10 @@ class Teacher:
             truth.image[own], truth.alpha[own], truth.depth[own], truth.cameras[own]
         )
         truth = _with_first(truth, views, image, alpha, depth, camera)
-        photo = augment.noise(augment.blur(augment.occluder(self.matted(image, alpha), image.roll(1, 0))))
+        photo = image
+        if views == 1:  # no other view that would have to show it
+            photo = augment.marks(augment.shading(image) * alpha, alpha)
+        photo = augment.noise(augment.blur(augment.occluder(self.matted(photo, alpha), image.roll(1, 0))))
         foreground = self.foreground(alpha)
         found = found_camera(camera, self.draws, self.generator.spec)
         return Lesson(photo.clamp(-1, 1) * foreground, foreground, found, truth, planes)

@@ -4,6 +4,7 @@ planes is known, and every view counts alike."""
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,9 @@ from pmv.portrait.five_points import camera_points
 from pmv.training.encoder.lessons import Lesson
 from pmv.training.objective import Weights, supervised
 
+_STEEPEST = 2.0
+"""Error of a slope beyond which it counts no more: it is an outline's, half a pixel beside its place."""
+
 
 @dataclass(frozen=True)
 class EncoderWeights:
@@ -28,6 +32,7 @@ class EncoderWeights:
         perceptual: distance of ImageNet features (`pmv/fitting/efficientnet.py`), all views.
         identity: squared distance of face descriptors, views of at most 45° of yaw.
         surface: likelihood of the true depth of the input view, see `surface_loss`.
+        relief: error of its slopes, see `relief_loss`.
         pose: L1 error of the camera that was put right, in degrees and hundredths of a world unit.
         planes: L1 distance of the planes, in their deviations, where they are known.
         residual: mean square of the residual, in the same unit: what the latent can say it should.
@@ -36,6 +41,7 @@ class EncoderWeights:
     perceptual: float = 0.8
     identity: float = 0.5
     surface: float = 0.1
+    relief: float = 0.5
     pose: float = 0.1
     planes: float = 0.2
     residual: float = 0.02
@@ -55,7 +61,18 @@ class Judges:
     anchors: Tensor
 
 
-def surface_loss(encoded: Encoded, depth: Tensor) -> Tensor:
+class Surface(Protocol):
+    """Who tells the visible surface: `Look` and `Encoded`."""
+
+    @property
+    def depth(self) -> Tensor: ...
+    @property
+    def scale(self) -> Tensor: ...
+    @property
+    def camera(self) -> Camera: ...
+
+
+def surface_loss(encoded: Surface, depth: Tensor) -> Tensor:
     """Negative log-likelihood of the true z-depth [B,1,r,r] (NaN = unknown, as is a cell of which any is) under a
     Laplace distribution of the predicted place and scale: |e| / s + log s (Kendall and Gal 2017, arXiv:1703.04977, eq.
     8), less log of a thousandth."""
@@ -64,6 +81,43 @@ def surface_loss(encoded: Encoded, depth: Tensor) -> Tensor:
     error = torch.where(known, encoded.depth - depth, torch.zeros_like(depth)).abs()
     terms = (error / encoded.scale + encoded.scale.log() - math.log(1e-3)) * known
     return terms.sum() / known.sum().clamp_min(1)
+
+
+def relief_loss(found: Tensor, depth: Tensor, focal: Tensor) -> Tensor:
+    """Mean absolute error of the slopes of z-depth maps [B,1,r,r] (NaN in `depth` = unknown), across 1, 2, 4 and 8
+    pixels, each at most `_STEEPEST`: a surface may be right in its places and wrong in its shape (gradient matching at
+    several scales, as MegaDepth, arXiv:1804.00607, eq. 4).
+
+    Args:
+        focal: [B] of the cameras, in widths of the picture.
+    """
+    depth = F.interpolate(depth, found.shape[-2:], mode="area")
+    known = ~depth.isnan()
+    error = torch.where(known, found - depth, torch.zeros_like(depth))
+    pixel = depth.nan_to_num(0.0).amax((1, 2, 3)) / (focal * depth.shape[-1])  # its side in the world
+    pixel = pixel.clamp_min(1e-6)[:, None, None, None]
+    terms = []
+    for step in (1, 2, 4, 8):
+        for axis in (2, 3):
+            length = depth.shape[axis] - step
+            both = known.narrow(axis, 0, length) & known.narrow(axis, step, length)
+            slope = (error.narrow(axis, step, length) - error.narrow(axis, 0, length)) / (step * pixel)
+            terms.append((slope.abs().clamp_max(_STEEPEST) * both).sum() / both.sum().clamp_min(1))
+    return torch.stack(terms).mean()
+
+
+def look_losses(found: Surface, depth: Tensor, true: Camera, weights: EncoderWeights) -> dict[str, Tensor]:
+    """The weighted terms of what is seen before a head is drawn: surface, relief, pose.
+
+    Args:
+        depth: [B,1,r,r] z-depth of the pictures, NaN = unknown. true: B, the cameras that took them.
+    """
+    degrees, moved = pose_error(found.camera, true)
+    return {
+        "surface": weights.surface * surface_loss(found, depth),
+        "relief": weights.relief * relief_loss(found.depth, depth, true.intrinsics[:, 0, 0]),
+        "pose": weights.pose * (degrees + 100 * moved).mean(),
+    }
 
 
 def pose_error(found: Camera, true: Camera) -> tuple[Tensor, Tensor]:
@@ -99,10 +153,7 @@ def encoder_losses(
         terms["perceptual"] = weights.perceptual * judges.perceptual(drawn.image, truth.image).mean()
         if judges.identity is not None and weights.identity:
             terms["identity"] = weights.identity * identity_term(judges, drawn.image, truth.image, truth.cameras)
-    terms["surface"] = weights.surface * surface_loss(encoded, lesson.first(truth.depth))
-    true_camera = Camera(lesson.first(truth.cameras.cam2world), lesson.first(truth.cameras.intrinsics))
-    degrees, moved = pose_error(encoded.camera, true_camera)
-    terms["pose"] = weights.pose * (degrees + 100 * moved).mean()
+    terms |= look_losses(encoded, lesson.first(truth.depth), lesson.taken_from, weights)
     terms["residual"] = weights.residual * (encoded.residual / plane_scale).square().mean()
     if lesson.planes is not None:
         terms["planes"] = weights.planes * (encoded.planes - lesson.planes).abs().mean() / plane_scale

@@ -32,7 +32,7 @@ from pmv.training.batches import HeadStore
 from pmv.training.distributed import ALONE, Peers
 from pmv.training.encoder.judge import EVERY, PlaneJudge, judge_loss, synthetic_planes
 from pmv.training.encoder.lessons import Lesson, Teacher
-from pmv.training.encoder.objective import EncoderWeights, Judges, encoder_losses
+from pmv.training.encoder.objective import EncoderWeights, Judges, encoder_losses, look_losses
 from pmv.training.objective import render_planes
 
 VISIBLE, WHOLE = "visible", "whole"
@@ -47,6 +47,8 @@ class EncoderConfig:
     Attributes:
         which: "visible" or "whole"; the second has the discriminator.
         pictures: length of the schedule.
+        look_steps: steps before it that draw no head: what is seen, surface and camera, is learned first, which costs a
+            fiftieth. looks: further photos in each step, of these and of all others, from which that alone is learned.
         heads, views: photos a step and GPU, and views of each head that are compared, the photo's own among them.
         generated: share of the heads that the generator draws itself.
         learning_rate, warmup: AdamW's; rises over `warmup` pictures, falls by a cosine from `decay_from` to 2 %.
@@ -61,17 +63,19 @@ class EncoderConfig:
     """
 
     which: str = VISIBLE
-    pictures: float = 3e6
+    pictures: float = 2e5
+    look_steps: int = 3000
+    looks: int = 64
     heads: int = 8
     views: int = 3
     generated: float = 0.25
     learning_rate: float = 4e-4
-    warmup: float = 5e3
+    warmup: float = 1e3
     decay_from: float = 0.5
     raw_until: float = 0.05
     adversarial: float = 1e-3
     judge_rate: float = 1e-4
-    ema_half_life: float = 1e4
+    ema_half_life: float = 2e3
     gradient_clip: float = 2.0
     identity: float = 0.5
     precision: str = "single"
@@ -129,7 +133,7 @@ class EncoderTrainer:
         config = self.config
         fall = max(0.0, (self.progress - config.decay_from) / max(1e-6, 1 - config.decay_from))
         rate = config.learning_rate * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * fall)))
-        return rate * min(1.0, (self.pictures + self._encoded()) / max(1.0, config.warmup))
+        return rate * min(1.0, self._encoded() * (self.step_count + 1) / max(1.0, config.warmup))
 
     def _encoded(self) -> int:
         return self.config.heads * self.peers.count
@@ -150,20 +154,10 @@ class EncoderTrainer:
         self.picks.manual_seed(seed)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
-        own = (self.step_count * config.generated) % 1 < config.generated  # every fourth step, say
-        lesson = self.teacher.generated(config.heads) if own else self.teacher.rendered(config.heads)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "mixed"):
-            encoded = self.encoder(self.generator, lesson.image, lesson.foreground, lesson.camera)
-        drawn = self.draw(encoded.planes, encoded.w, lesson)
-        terms = encoder_losses(encoded, drawn, lesson, self.judges, self.weights, self.plane_scale)
-        masked: tuple[Tensor, Tensor] | None = None
-        if config.which == WHOLE:
-            unseen = 1 - seen_texels(self.generator, encoded, seam=0)
-            real = synthetic_planes(self.generator, config.heads, self.draws)
-            masked = unseen * encoded.planes / self.plane_scale, unseen * real / self.plane_scale
-            self.judge.requires_grad_(False)
-            terms["opinion"] = config.adversarial * F.softplus(-self.judge(masked[0])).mean()
-            self.judge.requires_grad_(True)
+        drawn = self.step_count >= config.look_steps
+        terms, masked = self._draw_step() if drawn else ({}, None)
+        for name, value in self._look_step().items():
+            terms[name] = terms[name] + value if name in terms else value
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()
         self._apply(self.optimizer, config.gradient_clip)
@@ -174,12 +168,43 @@ class EncoderTrainer:
             torch.stack(list(judged.values())).sum().backward()
             self._apply(self.judge_optimizer, math.inf)
             terms |= judged
-        beta = 0.5 ** (self._encoded() / min(config.ema_half_life, 0.1 * (self.pictures + self._encoded())))
+        beta = 0.5 ** (self._encoded() / min(config.ema_half_life, 0.1 * self._encoded() * (self.step_count + 1)))
         with torch.no_grad():
             get_ema_multi_avg_fn(beta)(list(self.average.parameters()), list(self.encoder.parameters()), 0)
         self.step_count += 1
-        self.pictures += self._encoded()
+        self.pictures += self._encoded() * drawn
         return {name: value.detach() for name, value in terms.items()}
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "mixed")
+
+    def _look_step(self) -> dict[str, Tensor]:
+        """Terms of photos of which no head is drawn."""
+        if not self.config.looks:
+            return {}
+        lesson = self.teacher.rendered(self.config.looks, views=1)
+        with self._autocast():
+            look = self.encoder.look(lesson.image, lesson.foreground, lesson.camera, self.generator.spec)
+        return look_losses(look, lesson.truth.depth, lesson.taken_from, self.weights)
+
+    def _draw_step(self) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
+        """Terms of heads that are drawn, and what the discriminator is to tell apart."""
+        config = self.config
+        own = (self.step_count * config.generated) % 1 < config.generated  # every fourth step, say
+        lesson = self.teacher.generated(config.heads) if own else self.teacher.rendered(config.heads)
+        with self._autocast():
+            encoded = self.encoder(self.generator, lesson.image, lesson.foreground, lesson.camera)
+        drawn = self.draw(encoded.planes, encoded.w, lesson)
+        terms = encoder_losses(encoded, drawn, lesson, self.judges, self.weights, self.plane_scale)
+        if config.which != WHOLE:
+            return terms, None
+        unseen = 1 - seen_texels(self.generator, encoded, seam=0)
+        real = synthetic_planes(self.generator, config.heads, self.draws)
+        masked = unseen * encoded.planes / self.plane_scale, unseen * real / self.plane_scale
+        self.judge.requires_grad_(False)
+        terms["opinion"] = config.adversarial * F.softplus(-self.judge(masked[0])).mean()
+        self.judge.requires_grad_(True)
+        return terms, masked
 
     def draw(self, planes: Tensor, w: Tensor, lesson: Lesson) -> Render:
         """The lesson's views of planes."""
