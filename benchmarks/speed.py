@@ -30,6 +30,7 @@ from pmv.fitting.optimise import Drawn, Group, optimise
 from pmv.fitting.perceptual import load_perceptual
 from pmv.generators import EG3DConfig, EG3DGenerator, load_generator, save_generator
 from pmv.generators.speed import REFERENCE, Speed, fast, in_order, with_speed
+from pmv.generators.superresolution import SuperResolutionHead
 from pmv.pipeline.device import cpu_name, peak_memory
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +38,19 @@ OUT = ROOT / "benchmarks" / "results" / "speed.json"
 PORTRAITS = ROOT / "assets" / "portraits"
 SIZES = ("eg3d", "heads", "tiny")
 TITLES = {"eg3d": "EG3D FFHQ 512-128, random weights", "heads": "embedded", "tiny": "tiny, to try this script"}
+TINY = {
+    "z_dim": 16,
+    "w_dim": 32,
+    "channel_base": 256,
+    "channel_max": 16,
+    "plane_resolution": 16,
+    "plane_channels": 8,
+    "coarse_samples": 6,
+    "fine_samples": 6,
+    "neural_resolution": 16,
+    "resolution": 32,
+    "head": SuperResolutionHead(16, (8, 8), (True, False), stores_filter=False),
+}
 # what each size is run with: perceptual network of the steps, presets and settings of whole runs
 NETWORKS = {"eg3d": "lpips-random-alex", "heads": "lpips-random-squeeze", "tiny": "lpips-random-squeeze"}
 RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -52,12 +66,7 @@ def make_generator(size: str, folder: Path) -> str:
     if size == "heads":
         return "heads"
     torch.manual_seed(0)
-    small = {"z_dim": 16, "w_dim": 32, "channel_base": 512, "channel_max": 16, "plane_resolution": 32}
-    config = (
-        EG3DConfig.from_init_kwargs(FFHQ512_128, 128)
-        if size == "eg3d"
-        else EG3DConfig.small(**small, coarse_samples=6, fine_samples=6)
-    )
+    config = EG3DConfig.from_init_kwargs(FFHQ512_128, 128) if size == "eg3d" else EG3DConfig.small(**TINY)
     save_generator(EG3DGenerator(config), folder / f"{size}.safetensors")
     return str(folder / f"{size}.safetensors")
 
