@@ -262,11 +262,11 @@ class _TriPlaneField:
         """What densities alone are read from, where there is a faster way to them."""
         planes = self.planes
         plain = planes.ndim == 5 and len(planes) == 1 and planes.device.type == "cpu" and planes.dtype == torch.float32
-        return texel_rows(planes.detach()) if self.generator.speed.brief and plain else None
+        return texel_rows(planes.detach()) if plain else None
 
     def density(self, points: Tensor, features: bool) -> tuple[Tensor, Tensor]:
         config = self.generator.config
-        if self._rows is not None and not features and not torch.is_grad_enabled():
+        if self.generator.speed.brief and not features and not torch.is_grad_enabled() and self._rows is not None:
             weights, axes = self.generator.decoder.weights(), PLANE_AXES[config.plane_convention]
             height, width = self.planes.shape[-2:]
             found = densities(self._rows, (height, width), points[0], weights, axes, config.box)[None]
