@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pmv.errors import InputError
 from pmv.fitting.losses import alpha_hold, depth_hold, masked_l2
-from pmv.fitting.optimise import Group, optimise
+from pmv.fitting.optimise import Drawn, Group, never_enough, optimise
 from pmv.fitting.perceptual import Perceptual
 from pmv.fitting.tuning import check_groups, snapshot, start_from_planes, trainable
 from pmv.generators.base import Generator, GeneratorSpec, Render
@@ -188,22 +188,36 @@ def run(inputs: CoarseInputs, config: CoarseConfig, context: Context) -> CoarseO
     if inputs.valid is not None:
         keep = keep * inputs.valid
 
-    def losses(step: int) -> dict[str, Tensor]:
+    seen: dict[str, Tensor] = {}
+
+    def chosen(step: int) -> tuple[Tensor]:
+        return (torch.randint(len(views), (1,), generator=context.rng),)
+
+    def terms(which: Tensor) -> dict[str, Tensor]:
         cameras, held = inputs.camera, None
-        which = int(torch.randint(len(views), (1,), generator=context.rng))
         if reference is not None:
             cameras = Camera.cat([cameras, views[which]])
-            held = reference.depth[which : which + 1], reference.alpha[which : which + 1]
-        out = generator.render(generator.planes(w, noise), w, cameras)
-        context.glimpse(out.image.detach())
+            held = reference.depth[which], reference.alpha[which]
+        out = generator.render(generator.planes(w, noise), w, cameras, pictures=1)
+        seen["head"] = out.image.detach()
         return coarse_losses(out, inputs.original, keep, held, config, context.perceptual)
 
     def near_enough(values: Mapping[str, float]) -> bool:
-        return config.stop_at > 0 and values["perceptual"] <= config.stop_at * config.perceptual_weight
+        return values["perceptual"] <= config.stop_at * config.perceptual_weight
 
+    # who is asked in every step keeps recorded steps waiting
+    enough = near_enough if config.stop_at > 0 else never_enough
     groups = [Group(list(parameters.values()), config.learning_rate)]
-    with context.following(config.steps, "coarse") as callback:
-        optimise(groups, losses, config.steps, enough=near_enough, callback=callback, stop=context.stop)
+    with context.following(config.steps, "coarse", drawn=lambda: seen["head"]) as callback:
+        optimise(
+            groups,
+            Drawn(chosen, terms),
+            config.steps,
+            enough=enough,
+            callback=callback,
+            stop=context.stop,
+            recorded=context.recorded,
+        )
     state = snapshot({**parameters, **fixed})
     fine = render_views(generator, w, noise, Camera.cat([inputs.camera, views]), config.depth_resolution)
     images = render_views(generator, w, noise, Camera.cat([inputs.camera, views])).image

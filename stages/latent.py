@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pmv.errors import InputError
 from pmv.fitting.losses import masked_l2, noise_regulariser, w_distance
-from pmv.fitting.optimise import Group, Ramp, optimise
+from pmv.fitting.optimise import Drawn, Group, Ramp, optimise
 from pmv.fitting.perceptual import Perceptual
 from pmv.generators.base import Render
 from pmv.geometry.camera import Camera
@@ -255,7 +255,8 @@ class _Fit:
 
     Attributes:
         start: [1,num_ws,w_dim]; shared, rows: [1,1,w_dim] and [1,num_ws,w_dim], what is added to it; noise: maps by
-            name; turn, shift: see `Guess`; target: what the view should be.
+            name; turn, shift: see `Guess`; target: what the view should be; has_looked: what the generator cannot draw
+            was found.
     """
 
     def __init__(self, inputs: LatentInputs, config: LatentConfig, context: Context) -> None:
@@ -291,6 +292,9 @@ class _Fit:
             1.0 + config.camera_prior_widen * (1.0 - inputs.camera_confidence),
         )
         self.view = inputs.original
+        self.has_looked = False
+        # not a copy from the host in every step
+        self.pivot = inputs.original.new_tensor(self.spec.pivot)
 
     def groups(self) -> list[Group]:
         config = self.config
@@ -309,19 +313,30 @@ class _Fit:
 
     @property
     def camera(self) -> Camera:
-        return self.first_camera.adjusted(self.turn[None], self.shift[None], self.spec.pivot)
+        return self.first_camera.adjusted(self.turn[None], self.shift[None], self.pivot)
 
-    def losses(self, step: int) -> dict[str, Tensor]:
+    def draw(self, step: int) -> tuple[Tensor]:
+        """What is added to w in this step, [1,num_ws,w_dim]."""
         config, t = self.config, step / self.config.steps
         fade = max(0.0, 1.0 - t / config.w_noise_until) ** 2 if config.w_noise_until else 0.0
-        self.rows.requires_grad_(t >= self.w_plus_from)
+        self.rows.requires_grad_(self._rows_are_free(step))
+        noise = torch.randn(self.start.shape, generator=self.context.rng).to(self.start)
+        return (noise * (self.spread * config.w_noise * fade),)
+
+    def _rows_are_free(self, step: int) -> bool:
+        return step / self.config.steps >= self.w_plus_from
+
+    def phase(self, step: int) -> tuple[bool, bool]:
+        """What a step's work hangs on."""
+        return self._rows_are_free(step), self.has_looked
+
+    def terms(self, jitter: Tensor) -> dict[str, Tensor]:
+        """The weighted terms of a step."""
         w = self.w
-        jitter = torch.randn(w.shape, generator=self.context.rng).to(w) * (self.spread * config.w_noise * fade)
         out = self.generator.render(self.generator.planes(w + jitter, self.noise), w + jitter, self.camera)
         self.view = out.image.detach()
-        self.context.glimpse(self.view)
         guess = Guess(w, self.noise, self.turn, self.shift)
-        return latent_losses(out, guess, self.target, config, self.context.perceptual)
+        return latent_losses(out, guess, self.target, self.config, self.context.perceptual)
 
     @torch.no_grad()
     def after(self, step: int) -> None:
@@ -331,6 +346,7 @@ class _Fit:
         if self.looks and step == int(self.config.steps * self.config.difference_from):
             self.difference = self.unlike(resize(self.view, self.target.image.shape[-1]))
             self.target = replace(self.target, keep=(1.0 - self.difference) * self.target.valid)
+            self.has_looked = True
 
     def unlike(self, view: Tensor) -> Tensor:
         """Where a view [1,3,S,S] cannot be the photo."""
@@ -348,9 +364,17 @@ def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentO
         check_ood_share(inputs.photo_ood_mask, inputs.foreground)
     fit = _Fit(inputs, config, context)
     ramp = Ramp(config.ramp_up, config.ramp_down)
-    with context.following(config.steps, "latent", shown=("l2", "perceptual")) as callback:
+    shown = ("l2", "perceptual")
+    with context.following(config.steps, "latent", shown, drawn=lambda: fit.view) as callback:
         optimise(
-            fit.groups(), fit.losses, config.steps, ramp=ramp, after=fit.after, callback=callback, stop=context.stop
+            fit.groups(),
+            Drawn(fit.draw, fit.terms, fit.phase),
+            config.steps,
+            ramp=ramp,
+            after=fit.after,
+            callback=callback,
+            stop=context.stop,
+            recorded=context.recorded,
         )
     with torch.no_grad():
         pivot, camera = fit.w.clone(), fit.camera

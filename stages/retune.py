@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pmv.fitting.losses import alpha_hold, depth_hold, masked_mean
-from pmv.fitting.optimise import Ramp, optimise
+from pmv.fitting.optimise import Drawn, Ramp, optimise
 from pmv.fitting.perceptual import Perceptual
 from pmv.fitting.tuning import RandomOrder, check_groups, snapshot, tuned_groups
 from pmv.generators.base import Generator, GeneratorSpec, Render
@@ -165,16 +165,28 @@ def run(inputs: RetuneInputs, config: RetuneConfig, context: Context) -> RetuneO
     held = RandomOrder((~shows).nonzero().flatten() + 1, context.rng)
     parameters, groups = tuned_groups(generator, w, noise, config.groups, config.learning_rate, config.residual_rate)
 
-    def losses(step: int) -> dict[str, Tensor]:
-        chosen = [input_view, showing.next(config.views_per_step), held.next(config.held_per_step)]
-        asked = targets[torch.cat(chosen)]
+    seen: dict[str, Tensor] = {}
+
+    def chosen(step: int) -> tuple[Tensor]:
+        return (torch.cat([input_view, showing.next(config.views_per_step), held.next(config.held_per_step)]),)
+
+    def terms(which: Tensor) -> dict[str, Tensor]:
+        asked = targets[which]
         out = generator.render(generator.planes(w, noise), w, asked.cameras)
-        context.glimpse(out.image.detach())
+        seen["head"] = out.image.detach()
         return retune_losses(out, asked, config, context.perceptual)
 
     ramp = Ramp(config.ramp_up, config.ramp_down)
-    with context.following(config.steps, "retune") as callback:
-        optimise(groups, losses, config.steps, ramp=ramp, callback=callback, stop=context.stop)
+    with context.following(config.steps, "retune", drawn=lambda: seen["head"]) as callback:
+        optimise(
+            groups,
+            Drawn(chosen, terms),
+            config.steps,
+            ramp=ramp,
+            callback=callback,
+            stop=context.stop,
+            recorded=context.recorded,
+        )
     generator.requires_grad_(False)
     after = resize(render_views(generator, w, noise, targets.cameras).image, size)
     count = 1 + len(inputs.pseudo_cameras)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pmv.fitting.losses import alpha_hold, depth_hold, masked_l2
-from pmv.fitting.optimise import Ramp, optimise
+from pmv.fitting.optimise import Drawn, Ramp, optimise
 from pmv.fitting.perceptual import Perceptual
 from pmv.fitting.tuning import RandomOrder, check_groups, snapshot, start_from_planes, tuned_groups
 from pmv.generators.base import Generator, GeneratorSpec, Render
@@ -211,15 +211,28 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
     input_view = torch.zeros(1, dtype=torch.long)
     order = RandomOrder(torch.arange(1, len(targets.cameras)), context.rng)
 
-    def losses(step: int) -> dict[str, Tensor]:
-        asked = targets[torch.cat([input_view, order.next(config.views_per_step)])]
+    seen: dict[str, Tensor] = {}
+
+    def chosen(step: int) -> tuple[Tensor]:
+        return (torch.cat([input_view, order.next(config.views_per_step)]),)
+
+    def terms(which: Tensor) -> dict[str, Tensor]:
+        asked = targets[which]
         out = generator.render(generator.planes(w, noise), w, asked.cameras)
-        context.glimpse(out.image.detach())
+        seen["head"] = out.image.detach()
         return tune_losses(out, asked, inputs.valid, config, context.perceptual)
 
     ramp = Ramp(config.ramp_up, config.ramp_down)
-    with context.following(config.steps, "tune") as callback:
-        optimise(groups, losses, config.steps, ramp=ramp, callback=callback, stop=context.stop)
+    with context.following(config.steps, "tune", drawn=lambda: seen["head"]) as callback:
+        optimise(
+            groups,
+            Drawn(chosen, terms),
+            config.steps,
+            ramp=ramp,
+            callback=callback,
+            stop=context.stop,
+            recorded=context.recorded,
+        )
     generator.requires_grad_(False)
     views = resize(render_views(generator, w, noise, targets.cameras).image, inputs.original.shape[-1])
     context.preview("input_view", views[:1])

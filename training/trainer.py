@@ -21,6 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pmv.errors import InputError
 from pmv.files.artifacts import atomic_path
+from pmv.fitting.replay import Replay
 from pmv.generators import EG3DConfig, EG3DGenerator, PanoHeadConfig, PanoHeadGenerator, Render
 from pmv.generators.volume import Jitter
 from pmv.geometry.camera import Camera
@@ -28,7 +29,6 @@ from pmv.training.batches import Batch, HeadStore
 from pmv.training.discriminator import DualDiscriminator, feature_matching, r1_penalty
 from pmv.training.distributed import ALONE, Peers
 from pmv.training.objective import Weights, first_views, gradient_share, learn, supervised
-from pmv.training.replay import Replay
 
 NETWORKS = ("generator", "average", "judge")
 COUNTERS = ("step_count", "pictures", "judge_steps", "judge_pictures", "elapsed", "fresh_at", "untrained", "pieces")

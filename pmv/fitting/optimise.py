@@ -7,7 +7,7 @@ nothing of logs, disks or progress bars. What makes a fit faster or safer goes i
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 
 from pmv.errors import FitError, Stopped
+from pmv.fitting.replay import Replay
 
 log = logging.getLogger("pmv")
 
 _KEEP_EVERY = 20
 """Steps between the copies of the parameters that a fit can go back to."""
+_READ_EVERY = 10
+"""Recorded steps between two looks at their losses, for which the host waits."""
 _MOST_ROLLBACKS = 6
 
 
@@ -81,16 +84,42 @@ def _never(*args: Any) -> bool:
     return False
 
 
+def never_enough(values: Mapping[str, float]) -> bool:
+    """The default of `optimise`: all steps are made."""
+    return False
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The losses of a step in two parts, of which the second can be recorded as a CUDA graph.
+
+    Attributes:
+        draw: step → tensors: what differs from step to step, such as random numbers and the choice of views. It may
+            switch ``requires_grad`` of parameters.
+        terms: those tensors → the terms of the step, scalars by name, already weighted: the same work every time, and
+            nothing that waits for the device.
+        phase: step → what tells apart steps whose work differs otherwise; they are recorded anew.
+    """
+
+    draw: Callable[[int], Sequence[Tensor]]
+    terms: Callable[..., Mapping[str, Tensor]]
+    phase: Callable[[int], Hashable] = _nothing
+
+    def __call__(self, step: int) -> Mapping[str, Tensor]:
+        return self.terms(*self.draw(step))
+
+
 def optimise(
     groups: Sequence[Group],
     losses: Callable[[int], Mapping[str, Tensor]],
     steps: int,
     *,
     ramp: Ramp = CONSTANT,
-    enough: Callable[[Mapping[str, float]], bool] = _never,
+    enough: Callable[[Mapping[str, float]], bool] = never_enough,
     after: Callable[[int], Any] = _nothing,
     callback: Callable[[Step], Any] = _nothing,
     stop: Callable[[], bool] = _never,
+    recorded: bool = False,
 ) -> int:
     """Minimise the sum of losses with Adam (β 0.9, 0.999), in place.
 
@@ -107,6 +136,9 @@ def optimise(
         after: called with the step's number after its update.
         callback: called once a step, last.
         stop: asked before every step whether somebody wants the fit to end.
+        recorded: replay steps as CUDA graphs; `losses` is then a `Drawn`, and all parameters lie on a GPU. Where
+            nobody asks for `enough`, losses are looked at only every `_READ_EVERY` steps, so the callback hears of as
+            many at once, and what a loss that is not finite led to is taken back that much later.
 
     Returns: how many steps were made.
 
@@ -114,34 +146,92 @@ def optimise(
         FitError: a loss is not finite before anything was changed, or again and again.
         Stopped: `stop` said so; the parameters are those after the last whole step.
     """
-    optimizer = torch.optim.Adam([{"params": list(g.parameters), "lr": g.learning_rate} for g in groups])
+    work = Recorded(groups, losses) if recorded and isinstance(losses, Drawn) else _Plain(groups, losses)
+    at_once = isinstance(work, _Plain) or enough is not never_enough
     guard = _Guard([p for group in groups for p in group.parameters])
+    waiting: list[tuple[int, float]] = []
+    started = time.perf_counter()
     for number in range(steps):
         if stop():
             raise Stopped
-        started = time.perf_counter()
         rate = ramp(number, steps) * guard.slowdown
-        for group, given in zip(optimizer.param_groups, groups, strict=True):
-            group["lr"] = given.learning_rate * rate
-        terms = losses(number)
-        values = {name: term.item() for name, term in terms.items()}
-        if not all(map(math.isfinite, values.values())):
-            guard.roll_back(number, values)
-            optimizer.state.clear()
-            callback(Step(number, {}, rate, time.perf_counter() - started, rolled_back=True))
+        work.compute(number)
+        waiting.append((number, rate))
+        if at_once:
+            (values,) = work.read()
+            if not _are_finite(values):
+                guard.roll_back(number, values)
+                work.begin_anew()
+                callback(Step(number, {}, rate, time.perf_counter() - started, rolled_back=True))
+                waiting, started = [], time.perf_counter()
+                continue
+            guard.offer(number)
+            guard.accept(number)
+            finished = enough(values)
+            if not finished:
+                work.update(rate)
+                after(number)
+            callback(Step(number, values, rate, time.perf_counter() - started))
+            waiting, started = [], time.perf_counter()
+            if finished:
+                work.close()
+                return number
             continue
-        guard.passed(number)
-        finished = enough(values)
-        if not finished:
-            optimizer.zero_grad(set_to_none=True)
-            torch.stack(list(terms.values())).sum().backward()
-            optimizer.step()
-            after(number)
-        callback(Step(number, values, rate, time.perf_counter() - started))
-        if finished:
-            return number
+        guard.offer(number)
+        work.update(rate)
+        after(number)
+        if len(waiting) < _READ_EVERY and number < steps - 1:
+            continue
+        rows, astray = work.read(), False
+        seconds = (time.perf_counter() - started) / len(waiting)
+        for (earlier, rate), values in zip(waiting, rows, strict=True):
+            if not astray and not _are_finite(values):
+                guard.roll_back(earlier, values)
+                work.begin_anew()
+                astray = True
+            if not astray:
+                guard.accept(earlier)
+            callback(Step(earlier, {} if astray else values, rate, seconds, rolled_back=astray))
+        waiting, started = [], time.perf_counter()
     guard.finish()
+    work.close()
     return steps
+
+
+def _are_finite(values: Mapping[str, float]) -> bool:
+    return all(map(math.isfinite, values.values()))
+
+
+class _Plain:
+    """Steps as they come."""
+
+    def __init__(self, groups: Sequence[Group], losses: Callable[[int], Mapping[str, Tensor]]) -> None:
+        self.groups, self.losses = groups, losses
+        self.optimizer = torch.optim.Adam([{"params": list(g.parameters), "lr": g.learning_rate} for g in groups])
+        self.terms: Mapping[str, Tensor] = {}
+
+    def compute(self, number: int) -> None:
+        """The losses of a step."""
+        self.terms = self.losses(number)
+
+    def read(self) -> list[dict[str, float]]:
+        """The losses of the steps since the last time."""
+        return [{name: term.item() for name, term in self.terms.items()}]
+
+    def update(self, rate: float) -> None:
+        """Adam's step at this part of the learning rates."""
+        for group, given in zip(self.optimizer.param_groups, self.groups, strict=True):
+            group["lr"] = given.learning_rate * rate
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(self.terms.values())).sum().backward()
+        self.optimizer.step()
+
+    def begin_anew(self) -> None:
+        """Adam forgets."""
+        self.optimizer.state.clear()
+
+    def close(self) -> None:
+        """Nothing is held that others could want."""
 
 
 class _Guard:
@@ -157,12 +247,19 @@ class _Guard:
         self._rollbacks = 0
         self._kept: list[Tensor] = []
         self._age = 0
+        self._offered: tuple[int, list[Tensor]] | None = None
 
     @torch.no_grad()
-    def passed(self, number: int) -> None:
-        """The parameters as they are gave finite losses in this step."""
+    def offer(self, number: int) -> None:
+        """The parameters as they are before this step's update, whose losses may not be known yet."""
         if not self._kept or number - self._age >= _KEEP_EVERY:
-            self._kept, self._age = [p.detach().clone() for p in self.parameters], number
+            if self._offered is None or not self._offered[0] <= number < self._offered[0] + _READ_EVERY:
+                self._offered = number, [p.detach().clone() for p in self.parameters]
+
+    def accept(self, number: int) -> None:
+        """This step's losses were finite."""
+        if self._offered is not None and self._offered[0] == number:
+            (self._age, self._kept), self._offered = self._offered, None
 
     @torch.no_grad()
     def roll_back(self, number: int, values: Mapping[str, float]) -> None:
@@ -177,6 +274,7 @@ class _Guard:
                 "learning_rate"
             )
         self._restore()
+        self._offered = None
         self._rollbacks += 1
         self.slowdown /= 2
         log.warning(
@@ -197,3 +295,74 @@ class _Guard:
     def _restore(self) -> None:
         for parameter, kept in zip(self.parameters, self._kept, strict=True):
             parameter.copy_(kept)
+
+
+class Recorded:
+    """Steps as CUDA graphs: one of losses and gradients, one of Adam's update."""
+
+    def __init__(self, groups: Sequence[Group], losses: Drawn) -> None:
+        self.groups, self.losses = groups, losses
+        self.parameters = [p for group in groups for p in group.parameters]
+        self.device = self.parameters[0].device
+        # a rate that lies on the device can be another in every replay
+        rates = [torch.tensor(g.learning_rate, device=self.device) for g in groups]
+        self.optimizer = torch.optim.Adam(
+            [{"params": list(g.parameters), "lr": rate} for g, rate in zip(groups, rates, strict=True)],
+            fused=True,
+            capturable=self.device.type == "cuda",
+        )
+        self.names: list[str] = []
+        self._phase: Hashable = object()
+        self._pass: Replay[Tensor] | None = None
+        self._update: Replay[Any] | None = None
+        self._updated = False
+        self._rows: list[Tensor] = []
+
+    def compute(self, number: int) -> None:
+        """Losses and gradients of a step."""
+        phase = self.losses.phase(number)
+        inputs = [x.to(self.device) for x in self.losses.draw(number)]
+        if self._pass is None or phase != self._phase:
+            self._pass = self._update = None  # their memory serves the new ones
+            self._phase, self._updated = phase, False
+            self._pass = Replay(self._losses, inputs)
+        self._rows.append(self._pass(*inputs).clone())
+
+    def _losses(self, *inputs: Tensor) -> Tensor:
+        for parameter in self.parameters:
+            parameter.grad = None
+        terms = self.losses.terms(*inputs)
+        self.names = list(terms)
+        values = torch.stack(list(terms.values()))
+        values.sum().backward()
+        return values.detach()
+
+    def read(self) -> list[dict[str, float]]:
+        """The losses of the steps since the last time; waits for the device."""
+        rows, self._rows = torch.stack(self._rows).tolist(), []
+        return [dict(zip(self.names, row, strict=True)) for row in rows]
+
+    def update(self, rate: float) -> None:
+        """Adam's step at this part of the learning rates."""
+        for group, given in zip(self.optimizer.param_groups, self.groups, strict=True):
+            group["lr"].fill_(given.learning_rate * rate)
+        if not self._updated:  # Adam's moments come to be in a first step, which is none to be repeated
+            self.optimizer.step()
+            self._updated = True
+        elif self._update is None:
+            self._update = Replay(self.optimizer.step, warm_up=0)
+            self._update()
+        else:
+            self._update()
+
+    def begin_anew(self) -> None:
+        """Adam forgets; its moments stay where they are in memory."""
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+
+    def close(self) -> None:
+        """The gradients lie in memory of the graphs, which go."""
+        self._pass = self._update = None
+        for parameter in self.parameters:
+            parameter.grad = None

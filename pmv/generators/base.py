@@ -212,6 +212,7 @@ class Generator(Protocol):
         cameras: Camera,
         resolution: int | None = None,
         jitter: torch.Generator | None = None,
+        pictures: int | None = None,
     ) -> Render:
         """Views of latents from cameras: ray marching, then super-resolution.
 
@@ -220,6 +221,8 @@ class Generator(Protocol):
             cameras: V, moved to the planes' device.
             resolution: rays a side; None = `spec.neural_resolution`. The picture's size does not depend on it.
             jitter: where along the rays samples are taken at random (training); None = at the middle of their bins.
+            pictures: `image` and `raw` of the first so many cameras alone, where of others nobody looks at more than
+                depth and alpha; None = of all.
 
         Raises:
             ValueError: neither one latent nor as many as cameras.

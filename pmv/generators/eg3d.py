@@ -7,7 +7,9 @@ is also the base of the families that grew out of EG3D, such as `pmv/generators/
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -16,6 +18,8 @@ from torch import Tensor, nn
 
 from pmv.errors import CheckpointError, quoted, shown
 from pmv.generators.base import PLANE_AXES, Field, GeneratorSpec, Render
+from pmv.generators.cpu_density import densities, texel_rows
+from pmv.generators.speed import REFERENCE, Speed
 from pmv.generators.stylegan import Backbone, FullyConnected, MappingNetwork, SynthesisNetwork
 from pmv.generators.superresolution import HEADS, SuperResolution, SuperResolutionHead
 from pmv.generators.volume import Jitter, box_limits, march, sample_planes
@@ -227,6 +231,12 @@ class Decoder(nn.Module):
             FullyConnected(hidden, 1 + channels, lr_multiplier=lr_multiplier),
         )
 
+    def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Both layers' weights and biases as they are multiplied: [D,C], [D], [1+C,D], [1+C]."""
+        first, _, last = self.net
+        assert isinstance(first, FullyConnected) and isinstance(last, FullyConnected)
+        return (*first.scaled(), *last.scaled())
+
     def forward(self, plane_features: Tensor, features: bool = True) -> tuple[Tensor, Tensor]:
         """Without `features` only the density is computed, and the second result is empty: [B,P,0]."""
         first, activation, last = self.net
@@ -247,8 +257,20 @@ class _TriPlaneField:
     generator: "EG3DGenerator"
     planes: Tensor
 
+    @cached_property
+    def _rows(self) -> Tensor | None:
+        """What densities alone are read from, where there is a faster way to them."""
+        planes = self.planes
+        plain = planes.ndim == 5 and len(planes) == 1 and planes.device.type == "cpu" and planes.dtype == torch.float32
+        return texel_rows(planes.detach()) if plain else None
+
     def density(self, points: Tensor, features: bool) -> tuple[Tensor, Tensor]:
         config = self.generator.config
+        if self.generator.speed.brief and not features and not torch.is_grad_enabled() and self._rows is not None:
+            weights, axes = self.generator.decoder.weights(), PLANE_AXES[config.plane_convention]
+            height, width = self.planes.shape[-2:]
+            found = densities(self._rows, (height, width), points[0], weights, axes, config.box)[None]
+            return found, found[..., :0]
         sampled = sample_planes(self.planes, points, config.box, config.plane_convention)
         return self.generator.decoder(sampled, features)
 
@@ -258,9 +280,15 @@ class EG3DGenerator(nn.Module):
 
     Args:
         config: its numbers; the weights are random until a state dict is loaded.
+
+    Attributes:
+        speed: the short cuts that it takes; `pmv.generators.speed.with_speed` sets them.
     """
 
+    speed: Speed
     FAMILY: ClassVar = "eg3d"
+    FUSES: ClassVar = True
+    """Whether the kernels know its volume."""
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "mapping": ("backbone.mapping.",),
         "backbone": ("backbone.synthesis.",),
@@ -279,7 +307,7 @@ class EG3DGenerator(nn.Module):
             )
         if config.plane_convention not in PLANE_AXES:
             raise CheckpointError(f"plane convention {config.plane_convention!r} is not one of {', '.join(PLANE_AXES)}")
-        self.config = config
+        self.config, self.speed = config, REFERENCE
         synthesis = SynthesisNetwork(
             config.w_dim,
             config.plane_resolution,
@@ -360,8 +388,13 @@ class EG3DGenerator(nn.Module):
         """See `Generator.planes`: [N,*plane_shape] = [N,3,C,H,W]."""
         prefix = "backbone.synthesis."
         overrides = {name.removeprefix(prefix): value for name, value in (noise or {}).items()}
-        planes = self.backbone.synthesis(w, overrides).unflatten(1, self.config.plane_shape[:-2])
+        with self.mixed(self.speed.mixed_planes):
+            planes = self.backbone.synthesis(w, overrides).unflatten(1, self.config.plane_shape[:-2])
         return planes if self.plane_residual is None else planes + self.plane_residual
+
+    def mixed(self, wanted: bool) -> AbstractContextManager[Any]:
+        """Where convolutions are computed in half precision, if that is wanted."""
+        return torch.autocast(self.device.type, torch.bfloat16) if wanted else nullcontext()
 
     def density(self, points: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
         """See `Generator.density`; the official `sample_mixed`."""
@@ -398,24 +431,28 @@ class EG3DGenerator(nn.Module):
         else:
             near = torch.full_like(origins[..., 0], config.near)
             far = torch.full_like(origins[..., 0], config.far)
-        result = march(
-            self.field(planes),
-            origins,
-            directions,
-            near,
-            far,
-            config.coarse_samples,
-            config.fine_samples,
-            jitter,
-            hit,
-            keep=keep,
-        )
+        rays = (origins, directions, near, far, config.coarse_samples, config.fine_samples, jitter, hit)
+        if keep is None and len(planes) == 1 and self.waits_for_nothing:
+            from pmv.generators.fused_march import march_fused
+
+            axes = PLANE_AXES[config.plane_convention]
+            result = march_fused(planes, self.decoder.weights(), axes, config.box, *rays, ordered=self.speed.ordered)
+        else:
+            result = march(self.field(planes), *rays, keep=keep, skip=self.speed.brief)
         maps = (
             self._over_background(result.features, result.alpha),
             result.depth.reshape(length.shape) / length,
             result.alpha,
         )
         return tuple(m.reshape(views, resolution, resolution, -1).permute(0, 3, 1, 2).contiguous() for m in maps)
+
+    @property
+    def waits_for_nothing(self) -> bool:
+        """Whether planes and views of one latent can be made without asking the GPU for anything, so that a step can be
+        recorded as a CUDA graph."""
+        return (
+            self.FUSES and self.speed.fused and self.device.type == "cuda" and self.decoder.activation is padded_sigmoid
+        )
 
     def _over_background(self, features: Tensor, alpha: Tensor) -> Tensor:
         """Marched features [B,R,C] in [0,1] over the plain background, in [-1,1]."""
@@ -432,13 +469,15 @@ class EG3DGenerator(nn.Module):
         cameras: Camera,
         resolution: int | None = None,
         jitter: torch.Generator | None = None,
+        pictures: int | None = None,
     ) -> Render:
         """See `Generator.render`."""
         cameras = cameras.to(planes.device)
         features, depth, alpha = self.march(planes, cameras, resolution or self.spec.neural_resolution, jitter)
-        w = w.expand(len(cameras), -1, -1)
-        raw, features = self._raw(features, alpha, w)
-        image, raw = self.superresolution(raw, features, w)
+        every = w.expand(len(cameras), -1, -1)[:pictures]
+        with self.mixed(self.speed.mixed):
+            raw, features = self._raw(features[:pictures], alpha[:pictures], every)
+            image, raw = self.superresolution(raw, features, w if self.speed.folded and len(w) == 1 else every)
         return Render(image, raw, depth, alpha)
 
     def tunable_parameters(self, group: str) -> dict[str, nn.Parameter]:

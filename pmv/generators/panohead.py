@@ -111,6 +111,7 @@ class PanoHeadGenerator(EG3DGenerator):
     """
 
     FAMILY: ClassVar = "panohead"
+    FUSES: ClassVar = False
     GROUPS: ClassVar = EG3DGenerator.GROUPS | {
         "mapping": ("backbone.mapping.", "t_mapping."),
         "superresolution": ("superresolution.", "torgb."),

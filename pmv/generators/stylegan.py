@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pmv.generators.speed import REFERENCE, Speed
+
 RESAMPLE_TAPS = (1.0, 3.0, 3.0, 1.0)
 """StyleGAN2's low-pass filter for up-sampling, before normalisation."""
 _LRELU_GAIN = math.sqrt(2.0)
@@ -79,8 +81,12 @@ class FullyConnected(nn.Module):
         self.bias_gain = lr_multiplier
         self.lrelu = lrelu
 
+    def scaled(self) -> tuple[Tensor, Tensor]:
+        """Weight [O,I] and bias [O] as they are multiplied."""
+        return self.weight * self.weight_gain, self.bias * self.bias_gain
+
     def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+        y = F.linear(x, *self.scaled())
         return F.leaky_relu(y, 0.2) * _LRELU_GAIN if self.lrelu else y
 
 
@@ -148,6 +154,46 @@ def modulated_convolution(x: Tensor, weight: Tensor, style: Tensor, demodulate: 
     return y
 
 
+def folded_weight(weight: Tensor, style: Tensor, gain: float, demodulate: bool) -> Tensor:
+    """[O,I,k,k] times style [I] and gain and, with `demodulate`, over the L2 norm of an output's weights times style
+    (StyleGAN2 eq. 3)."""
+    weight = weight * style[:, None, None]
+    if demodulate:
+        return weight * ((weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).rsqrt() * gain)
+    return weight * gain
+
+
+def _folded_weight(weight: Tensor, style: Tensor, gain: float, demodulate: bool, fused: bool) -> Tensor:
+    if fused:
+        from pmv.generators.weight_kernels import folded_weight_fused
+
+        return folded_weight_fused(weight, style, gain, demodulate)
+    return folded_weight(weight, style, gain, demodulate)
+
+
+def finish(y: Tensor, bias: Tensor, noise: Tensor | None, clamp: float | None, filtered: bool) -> Tensor:
+    """What follows a convolution whose weights hold modulation, demodulation and the activation's gain.
+
+    Args:
+        y: [N,O,H,W], or [N,O,2H+1,2W+1] of an up-sampling convolution, which is filtered; it may be overwritten.
+        bias: [O]; noise: [H',W'] or [N,1,H',W'] of the result's size, or None; both times the gain.
+        clamp: ± of the result, None = not at all.
+    """
+    if filtered:
+        y = filter_after_transposed(y)
+    y = y.add_(bias[:, None, None].to(y.dtype))
+    if noise is not None:
+        y = y.add_(noise.to(y.dtype))
+    y = F.leaky_relu_(y, 0.2)
+    return y if clamp is None else y.clamp(-clamp, clamp)
+
+
+def _style(affine: FullyConnected, w: Tensor) -> Tensor:
+    """Scales [N,I] of input channels, in single precision whatever the convolutions are computed in."""
+    with torch.autocast(w.device.type, enabled=False):
+        return affine(w)
+
+
 class SynthesisLayer(nn.Module):
     """Modulated 3×3 convolution, noise, bias, leaky ReLU.
 
@@ -155,11 +201,13 @@ class SynthesisLayer(nn.Module):
         conv_clamp: the output is clamped to ±this; None = not at all.
     """
 
+    speed: Speed
+
     def __init__(
         self, in_channels: int, out_channels: int, w_dim: int, resolution: int, up: bool, conv_clamp: float | None
     ) -> None:
         super().__init__()
-        self.up, self.conv_clamp = up, conv_clamp
+        self.up, self.conv_clamp, self.speed = up, conv_clamp, REFERENCE
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -168,26 +216,56 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("resample_filter", resample_filter())
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
-        """x [N,I,H,W], w [N,w_dim]; noise [R,R] or [N,1,R,R], or None for no noise."""
+        """x [N,I,H,W], w [N,w_dim] or, of all alike, [1,w_dim]; noise [R,R] or [N,1,R,R], or None for no noise."""
+        if self.speed.folded and len(w) == 1:
+            return self._folded(x, w, noise)
         y = modulated_convolution(x, self.weight, self.affine(w), demodulate=True, up=self.up)
         if noise is not None:
             y = y + noise * self.noise_strength
         y = F.leaky_relu(y + self.bias[:, None, None], 0.2) * _LRELU_GAIN
         return y if self.conv_clamp is None else y.clamp(-self.conv_clamp, self.conv_clamp)
 
+    def _folded(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+        """The same with one kernel for all images."""
+        fused = self.speed.fused and x.is_cuda
+        weight = _folded_weight(self.weight, _style(self.affine, w)[0], _LRELU_GAIN, True, fused)
+        if self.speed.channels_last:
+            weight = weight.contiguous(memory_format=torch.channels_last)
+            x = x.contiguous(memory_format=torch.channels_last)
+        if self.up:
+            y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+        else:
+            y = F.conv2d(x, weight, padding=1)
+        noise = None if noise is None else noise * (self.noise_strength * _LRELU_GAIN)
+        bias = self.bias * _LRELU_GAIN
+        if fused and (noise is None or noise.numel() == noise.shape[-1] * noise.shape[-2]):
+            from pmv.generators.layer_kernels import finish_fused
+
+            flat = None if noise is None else noise.reshape(noise.shape[-2:])
+            return finish_fused(y, bias, flat, self.conv_clamp, self.up)
+        return finish(y, bias, noise, self.conv_clamp, self.up)
+
 
 class ToRGB(nn.Module):
     """Modulated 1×1 convolution without demodulation: features → picture (or planes)."""
 
+    speed: Speed
+
     def __init__(self, in_channels: int, out_channels: int, w_dim: int, conv_clamp: float | None) -> None:
         super().__init__()
-        self.conv_clamp = conv_clamp
+        self.conv_clamp, self.speed = conv_clamp, REFERENCE
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.weight_gain = 1.0 / math.sqrt(in_channels)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        if self.speed.folded and len(w) == 1:
+            fused = self.speed.fused and x.is_cuda
+            weight = _folded_weight(self.weight, _style(self.affine, w)[0], self.weight_gain, False, fused)
+            # in single precision, as the sum over resolutions that this goes into
+            y = F.conv2d(x, weight).float() + self.bias[:, None, None]
+            return y if self.conv_clamp is None else y.clamp(-self.conv_clamp, self.conv_clamp)
         style = self.affine(w) * self.weight_gain
         y = modulated_convolution(x, self.weight, style, demodulate=False) + self.bias[:, None, None]
         return y if self.conv_clamp is None else y.clamp(-self.conv_clamp, self.conv_clamp)
@@ -235,7 +313,7 @@ class SynthesisBlock(nn.Module):
 
         Args:
             x, image: of the block before; None for the first.
-            w: [N,num_convolutions+1,w_dim], the last row for to-RGB.
+            w: [N,num_convolutions+1,w_dim] or, of all alike, [1,…]; the last row for to-RGB.
             noise: layer name → noise or None.
         """
         y = self.const.expand(len(w), -1, -1, -1) if x is None else x
@@ -243,8 +321,15 @@ class SynthesisBlock(nn.Module):
             y = layer(y, w[:, row], noise[name])
         picture = self.torgb(y, w[:, self.num_convolutions])
         if image is not None:
-            picture = picture + (upsample_twice(image) if self.up else image)
+            picture = picture + (self._enlarged(image) if self.up else image)
         return y, picture
+
+    def _enlarged(self, image: Tensor) -> Tensor:
+        if self.torgb.speed.fused and image.is_cuda:
+            from pmv.generators.layer_kernels import upsample_fused
+
+            return upsample_fused(image)
+        return upsample_twice(image)
 
 
 class SynthesisNetwork(nn.Module):

@@ -80,7 +80,8 @@ class SuperResolution(nn.Module):
         return F.interpolate(x, (target, target), mode="bilinear", align_corners=False, antialias=self.antialias)
 
     def forward(self, raw: Tensor, features: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the image, and the raw image as the official code reports it.
+        """Returns the image, and the raw image as the official code reports it; w [N,num_ws,w_dim] or, of all alike,
+        [1,…].
 
         Official heads whose first block keeps the resolution add that block's picture to the raw image *in place*, so
         what their callers (losses, discriminators, reference outputs) know as the raw image is the picture after that

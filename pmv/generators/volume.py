@@ -119,7 +119,7 @@ class March:
     alpha: Tensor
 
 
-def _weights(t: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
+def composite_weights(t: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of the S−1 intervals between S sorted samples [B,R,S], and their mid-points (Max 1995; EG3D's midpoint
     rule).
 
@@ -197,7 +197,7 @@ def _composite(weights: Tensor, features_of: Callable[[Tensor], Tensor]) -> tupl
     return features_of(F.pad(weights, (1, 0)) / 2 + F.pad(weights, (0, 1)) / 2), weights.sum(-1, keepdim=True)
 
 
-def _expected_depth(weights: Tensor, middles: Tensor, alpha: Tensor, t: Tensor) -> Tensor:
+def expected_depth(weights: Tensor, middles: Tensor, alpha: Tensor, t: Tensor) -> Tensor:
     """[B,R,1] mean ray length under the weights. A ray that hits nothing has no depth: it gets the far end, no
     gradient."""
     anything = alpha > 1e-8
@@ -217,6 +217,7 @@ def march(
     hit: Tensor | None = None,
     sparse: bool = True,
     keep: int | None = None,
+    skip: bool = False,
 ) -> March:
     """Marches rays through a field with `coarse` stratified and `fine` importance samples a ray.
 
@@ -226,13 +227,14 @@ def march(
         hit: [B,R] bool; rays that miss the volume get weight zero. None: all hit.
         sparse: evaluate features, and gradients, only at samples that can matter; see `_march_sparse`.
         keep: at most at so many samples a ray instead; see `_march_kept`.
+        skip: where `sparse`, evaluate no fine samples of rays whose coarse ones are all perfectly clear.
     """
     first, second = jitter if isinstance(jitter, tuple) else (jitter, jitter)
     t = stratified(near, far, coarse, first)
     if keep is not None:
         return _march_kept(field, origins, directions, t, fine, second, hit, keep)
     if sparse:
-        return _march_sparse(field, origins, directions, t, fine, second, hit)
+        return _march_sparse(field, origins, directions, t, fine, second, hit, skip)
     batch, rays, _ = origins.shape
 
     def evaluate(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,12 +246,12 @@ def march(
     parts = [features]
     order = None
     if fine:
-        t_fine = importance(t, _weights(t, density)[0], fine, second)
+        t_fine = importance(t, composite_weights(t, density)[0], fine, second)
         density_fine, features_fine = evaluate(t_fine)
         parts.append(features_fine)
         t, order = torch.sort(torch.cat([t, t_fine], -1), dim=-1)
         density = torch.cat([density, density_fine], -1).gather(-1, order)
-    weights, middles = _weights(t, density)
+    weights, middles = composite_weights(t, density)
     if hit is not None:
         weights = weights * hit[..., None]
 
@@ -261,30 +263,47 @@ def march(
         return torch.stack([torch.einsum("brs,brsc->brc", h, p) for h, p in zip(halves, parts, strict=True)]).sum(0)
 
     summed, alpha = _composite(weights, features_of)
-    return March(summed, _expected_depth(weights, middles, alpha, t), alpha)
+    return March(summed, expected_depth(weights, middles, alpha, t), alpha)
 
 
-_BLOCKED = 1e-5
-_CLEAR = 1e-6
+BLOCKED = 1e-5
+CLEAR = 1e-6
 _OUTSIDE = 1e3  # world coordinate that is in no box
 
 
 @torch.no_grad()
 def _densities(
-    field: Field, origins: Tensor, directions: Tensor, t: Tensor, fine: int, jitter: torch.Generator | Tensor | None
+    field: Field,
+    origins: Tensor,
+    directions: Tensor,
+    t: Tensor,
+    fine: int,
+    jitter: torch.Generator | Tensor | None,
+    skip: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Coarse samples [B,R,coarse] → all samples [B,R,S], sorted, and their densities, without gradients."""
+    """Coarse samples [B,R,coarse] → all samples [B,R,S], sorted, and their densities, without gradients.
+
+    With `skip`, the fine samples of a ray whose coarse ones are all clear have the highest density of these.
+    """
     batch = len(origins)
 
-    def clear_pass(t: Tensor) -> Tensor:
-        points = origins[:, :, None] + t[..., None] * directions[:, :, None]
+    def clear_pass(t: Tensor, rays: slice | Tensor = slice(None)) -> Tensor:
+        points = origins[:, rays, None] + t[..., None] * directions[:, rays, None]
         return field.density(points.reshape(batch, -1, 3), False)[0].reshape(t.shape)
 
     density = clear_pass(t)
     if fine:
-        t_fine = importance(t, _weights(t, density)[0], fine, jitter)
+        t_fine = importance(t, composite_weights(t, density)[0], fine, jitter)
+        if skip and batch == 1:
+            # a sample may be in something though between it and its neighbours all is clear
+            most = density.amax(-1, keepdim=True)
+            found = (F.softplus(most - 1.0)[..., 0] * (t[..., -1] - t[..., 0]) > CLEAR)[0].nonzero()[:, 0]
+            density_fine = most.repeat(1, 1, fine)
+            density_fine[:, found] = clear_pass(t_fine[:, found], found)
+        else:
+            density_fine = clear_pass(t_fine)
         t, order = torch.sort(torch.cat([t, t_fine], -1), dim=-1)
-        density = torch.cat([density, clear_pass(t_fine)], -1).gather(-1, order)
+        density = torch.cat([density, density_fine], -1).gather(-1, order)
     return t, density
 
 
@@ -305,7 +324,7 @@ def _march_kept(
     batch = len(origins)
     t, density = _densities(field, origins, directions, t, fine, jitter)
     with torch.no_grad():
-        weights, _ = _weights(t, density)
+        weights, _ = composite_weights(t, density)
         if hit is not None:
             weights = weights * hit[..., None]
         influence = F.pad(weights, (1, 0)) + F.pad(weights, (0, 1))
@@ -313,7 +332,7 @@ def _march_kept(
     points = origins[:, :, None] + t.gather(-1, kept)[..., None] * directions[:, :, None]
     kept_density, kept_features = field.density(points.reshape(batch, -1, 3), True)
     density = density.scatter(-1, kept, kept_density.reshape(kept.shape))
-    weights, middles = _weights(t, density)
+    weights, middles = composite_weights(t, density)
     if hit is not None:
         weights = weights * hit[..., None]
 
@@ -321,7 +340,7 @@ def _march_kept(
         return (half.gather(-1, kept)[..., None] * kept_features.reshape(*kept.shape, -1)).sum(2)
 
     summed, alpha = _composite(weights, features_of)
-    return March(summed, _expected_depth(weights, middles, alpha, t), alpha)
+    return March(summed, expected_depth(weights, middles, alpha, t), alpha)
 
 
 def _march_sparse(
@@ -332,6 +351,7 @@ def _march_sparse(
     fine: int,
     jitter: torch.Generator | Tensor | None,
     hit: Tensor | None,
+    skip: bool,
 ) -> March:
     """The same result as the dense march in less time and memory: most samples lie in clear space or behind the
     surface.
@@ -342,11 +362,11 @@ def _march_sparse(
     less than 1e-4 of their largest value.
     """
     batch, rays, _ = origins.shape
-    t, density = _densities(field, origins, directions, t, fine, jitter)
+    t, density = _densities(field, origins, directions, t, fine, jitter, skip)
     with torch.no_grad():
         thickness = F.softplus((density[..., :-1] + density[..., 1:]) / 2 - 1.0) * (t[..., 1:] - t[..., :-1])
         before = torch.exp(-F.pad(thickness, (1, 0))[..., :-1].cumsum(-1))
-        matters = (before > _BLOCKED) & (thickness > _CLEAR)
+        matters = (before > BLOCKED) & (thickness > CLEAR)
         if hit is not None:
             matters &= hit[..., None]
         matters = F.pad(matters, (1, 0)) | F.pad(matters, (0, 1))
@@ -359,7 +379,7 @@ def _march_sparse(
     else:
         kept_density, kept_features = _density_of_items(field, points, ray // rays, row, batch)
     density = density.flatten(0, 1).index_put((ray, sample), kept_density[:, 0]).reshape(density.shape)
-    weights, middles = _weights(t, density)
+    weights, middles = composite_weights(t, density)
     if hit is not None:
         weights = weights * hit[..., None]
 
@@ -369,7 +389,7 @@ def _march_sparse(
         return summed.reshape(batch, rays, -1)
 
     summed, alpha = _composite(weights, features_of)
-    return March(summed, _expected_depth(weights, middles, alpha, t), alpha)
+    return March(summed, expected_depth(weights, middles, alpha, t), alpha)
 
 
 def _rows(chosen: Tensor) -> Tensor:

@@ -212,7 +212,8 @@ class Camera:
         zero = torch.zeros_like(turn[:, 0])
         x, y, z = turn.unbind(1)
         skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)
-        rotation = torch.linalg.matrix_exp(skew)
+        # matrix_exp asks a GPU how many terms it needs, and waits for the answer
+        rotation = rotation_of(turn, skew) if turn.is_cuda else torch.linalg.matrix_exp(skew)
         centre = torch.as_tensor(pivot, dtype=turn.dtype, device=turn.device)
         axes = rotation @ self.cam2world[:, :3, :3]
         position = ((self.position - centre)[:, None] @ rotation.mT)[:, 0] + centre + (axes @ shift[..., None])[..., 0]
@@ -265,3 +266,16 @@ class Camera:
         """Writes the format that the name asks for: `transforms.json` (nerfstudio), any other `.json` (EG3D labels),
         `.npy`, or a folder (COLMAP text, whose intrinsics are in pixels of a `resolution`² image)."""
         write_cameras(Path(path), self.cam2world, self.intrinsics, image_names, resolution)
+
+
+def rotation_of(turn: Tensor, skew: Tensor) -> Tensor:
+    """Rotations [N,3,3] of axis-angle vectors [N,3] in radians whose cross-product matrices are skew [N,3,3]
+    (Rodrigues); differentiable everywhere, also at no turn."""
+    square = turn.square().sum(1)[:, None, None]
+    small = square < 1e-2
+    angle = torch.where(small, torch.ones_like(square), square).sqrt()
+    sine = torch.where(small, 1 - square / 6 * (1 - square / 20 * (1 - square / 42)), angle.sin() / angle)
+    cosine = torch.where(
+        small, 0.5 - square / 24 * (1 - square / 30 * (1 - square / 56)), (1 - angle.cos()) / angle.square()
+    )
+    return torch.eye(3, dtype=turn.dtype, device=turn.device) + sine * skew + cosine * (skew @ skew)

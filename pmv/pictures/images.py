@@ -109,8 +109,19 @@ def resize(image: Tensor, size: int | tuple[int, int]) -> Tensor:
     height, width = (size, size) if isinstance(size, int) else size
     if image.shape[-2:] == (height, width):
         return image
-    out = F.interpolate(image, (height, width), mode="bicubic", align_corners=False, antialias=True)
+    if image.is_cuda and image.requires_grad:
+        # the same as products: a GPU sums the gradient of an interpolation in any order
+        rows, columns = (_resizing(a, b, image) for a, b in zip(image.shape[-2:], (height, width)))
+        out = rows @ image @ columns.t()
+    else:
+        out = F.interpolate(image, (height, width), mode="bicubic", align_corners=False, antialias=True)
     return out.clamp(image.detach().min(), image.detach().max())
+
+
+def _resizing(size: int, target: int, like: Tensor) -> Tensor:
+    """[target,size]: the matrix of that resizing along one axis."""
+    eye = torch.eye(size, dtype=like.dtype, device=like.device)[None, None]
+    return F.interpolate(eye, (target, size), mode="bicubic", align_corners=False, antialias=True)[0, 0]
 
 
 def without_ground(image: Tensor, alpha: Tensor, ground: float, least: float = 0.02) -> Tensor:

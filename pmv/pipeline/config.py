@@ -5,6 +5,7 @@ import sys
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -33,6 +34,10 @@ class RunConfig:
             checkpoint.
         seed: seed of every random number that the run draws.
         device: "cpu", "cuda", or "auto" (cuda where there is one).
+        speed: "reference", every step as the papers write it, in single precision; "fast", with short cuts that change
+            no figure by more than rounding does: on CUDA kernels of pmv's own, half precision for pictures and
+            recorded steps, and the same seed gives the same bytes on one card; "fastest", where it does not; "auto",
+            fast on CUDA, the reference on a CPU.
         perceptual: perceptual distance: lpips-alex, lpips-vgg, lpips-squeeze (weights from the torch cache or
             downloaded once), or efficientnet (trained on ImageNet, ships with pmv), or lpips-random-alex, -vgg,
             -squeeze (random weights, need no file; their numbers are not LPIPS numbers), or the path of a
@@ -43,6 +48,7 @@ class RunConfig:
     domain: str
     seed: Annotated[int, Range(0, 2**63 - 1)]
     device: Literal["auto", "cpu", "cuda"]
+    speed: Literal["auto", "reference", "fast", "fastest"]
     perceptual: str
 
 
@@ -92,6 +98,11 @@ class Config:
         return {**fixed, **{name: plain(block) for name, block in self.stages.items()}}
 
     def as_yaml(self) -> str:
+        return self._yaml
+
+    @cached_property
+    def _yaml(self) -> str:
+        # a tenth of a second of Python, and the report asks after every stage
         return yaml.safe_dump(self.as_dict(), sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
 
 

@@ -75,6 +75,7 @@ class Context:
         glimpse: ``glimpse(image)`` hears in every step of a fit how the head looks so far: image ``[N,3,H,W]`` in about
             [-1,1], the input view first.
         stop: True once somebody wants the run to end; asked between steps.
+        recorded: replay the steps of fits as CUDA graphs; for a `generator` and `perceptual` that wait for nothing.
     """
 
     generator: Generator
@@ -88,10 +89,15 @@ class Context:
     record: Callable[..., None] = _ignore
     glimpse: Callable[[Tensor], None] = _ignore
     stop: Callable[[], bool] = never
+    recorded: bool = False
 
     @contextmanager
     def following(
-        self, steps: int, description: str, shown: Sequence[str] | None = None
+        self,
+        steps: int,
+        description: str,
+        shown: Sequence[str] | None = None,
+        drawn: Callable[[], Tensor] | None = None,
     ) -> Iterator[Callable[[Step], None]]:
         """A callback for `pmv.fitting.optimise.optimise` that records every step and shows it in a progress bar.
 
@@ -99,6 +105,8 @@ class Context:
             steps: of the whole.
             description: of the bar.
             shown: names of the losses that stand beside it; None = all.
+            drawn: what the last step drew, for `glimpse`: asked between steps, since within one that is recorded for
+                the GPU nothing may be copied away.
         """
         with self.progress(steps, description) as bar:
 
@@ -108,6 +116,8 @@ class Context:
                 named = {name: value for name, value in step.losses.items() if shown is None or name in shown}
                 bar.set_postfix(**{name: f"{value:.3f}" for name, value in named.items()})
                 bar.update(1)
+                if drawn is not None:
+                    self.glimpse(drawn())
 
             yield callback
 

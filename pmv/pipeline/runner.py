@@ -28,6 +28,7 @@ from pmv.fitting.perceptual import PerceptualLoss, identity, load_perceptual
 from pmv.generators import load_generator
 from pmv.generators.base import Generator
 from pmv.generators.settings import with_settings
+from pmv.generators.speed import chosen_speed, in_order, with_speed
 from pmv.geometry.mesh import write_ply
 from pmv.pictures.images import to_uint8, write_png
 from pmv.pictures.sheets import tile
@@ -79,7 +80,8 @@ class Runner:
         self.device = pick_device(config.run.device)
         if generator is None:
             generator = load_generator(config.run.generator, device=self.device)
-        self.generator = with_settings(generator, plain(config.generator))
+        self.speed = chosen_speed(config.run.speed, self.device)
+        self.generator = with_settings(with_speed(generator, self.speed), plain(config.generator))
         for stage in self.table:
             stage.check(config.stages[stage.name], self.generator)
 
@@ -93,7 +95,7 @@ class Runner:
 
     @cached_property
     def perceptual(self) -> PerceptualLoss:
-        return load_perceptual(self.config.run.perceptual, self.device)
+        return load_perceptual(self.config.run.perceptual, self.device, quick=self.speed.fused)
 
     def run(self, first: str | None = None, until: str | None = None) -> None:
         """Bring the folder up to date.
@@ -205,7 +207,8 @@ class Runner:
             context = self._context(temporary, seed, rows)
             inputs = stage.inputs(**self._load_inputs(stage))
             started = time.monotonic()
-            outputs = stage.code.run(inputs, self.config.stages[stage.name], context)
+            with in_order(self.speed.ordered):
+                outputs = stage.code.run(inputs, self.config.stages[stage.name], context)
             seconds = time.monotonic() - started
             if not isinstance(outputs, stage.outputs):
                 raise TypeError(f"stage {stage.name} returned {type(outputs).__name__}, not {stage.outputs.__name__}")
@@ -262,6 +265,7 @@ class Runner:
             ),
             record=lambda **losses: rows.append({k: float(v) for k, v in losses.items()}),
             stop=self.stop,
+            recorded=getattr(self.generator, "waits_for_nothing", False),
         )
 
     # --- what the run leaves besides its stages

@@ -167,7 +167,14 @@ TABLE = Table(
 )
 
 VALUES = {
-    "run": {"generator": "fake", "domain": "auto", "seed": 3, "device": "cpu", "perceptual": "lpips-random-squeeze"},
+    "run": {
+        "generator": "fake",
+        "domain": "auto",
+        "seed": 3,
+        "device": "cpu",
+        "speed": "auto",
+        "perceptual": "lpips-random-squeeze",
+    },
     "generator": dict.fromkeys(field.name for field in fields(GeneratorConfig))
     | {"conditioning_yaw": 0.0, "conditioning_pitch": 0.0},
     "draw": {"gain": 2.0, "offset": 0.0},

@@ -1,6 +1,6 @@
-"""CUDA graphs: a piece of a training step recorded once and replayed, without the host's work of launching it.
+"""CUDA graphs: a piece of a step recorded once and replayed, without the host's work of launching it.
 
-A compiled step still launches over a thousand kernels, which takes the host longer than the GPU needs to run them.
+A step launches over a thousand kernels, which takes the host longer than the GPU needs to run them.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,19 +19,20 @@ class Replay(Generic[Outputs]):
     it reads beside its inputs (weights) must stay where it is in memory.
 
     Args:
-        function: called a few times for real before it is recorded.
+        function: called for real before it is recorded, which may not change what later calls compute.
         inputs: tensors like those of later calls.
+        warm_up: how often it is called before.
 
     Attributes:
         outputs: what the function returned; every call fills the same tensors anew.
     """
 
-    def __init__(self, function: Callable[..., Outputs], inputs: Sequence[Tensor] = ()) -> None:
+    def __init__(self, function: Callable[..., Outputs], inputs: Sequence[Tensor] = (), warm_up: int = 2) -> None:
         self.inputs = [x.clone(memory_format=torch.preserve_format) for x in inputs]
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            for _ in range(2):
+            for _ in range(warm_up):
                 function(*self.inputs)
         torch.cuda.current_stream().wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
