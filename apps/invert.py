@@ -14,7 +14,7 @@ from pmv.files.reading import is_file
 from pmv.fitting.perceptual import NAMES as PERCEPTUAL
 from pmv.generators import load_generator
 from pmv.pipeline.config import Config, load_config
-from pmv.pipeline.context import never
+from pmv.pipeline.context import UNWATCHED, Watch, never
 from pmv.pipeline.device import pick_device
 from pmv.pipeline.folder import CONFIG, RunFolder
 from pmv.pipeline.runner import Runner
@@ -70,6 +70,7 @@ def invert(
     table: Table = TABLE,
     generator: Any = None,
     stop: Callable[[], bool] = never,
+    watch: Watch = UNWATCHED,
 ) -> Path:
     """Start a run with `image`, or resume one; returns its folder.
 
@@ -79,6 +80,7 @@ def invert(
     Args:
         table, generator: other than the shipped ones, for tests and library callers.
         stop: asked between the steps of a fit and between stages whether the run is to end.
+        watch: who follows it.
 
     Raises:
         PmvError: something cannot be used. A folder made here in which no stage was finished is removed again.
@@ -88,7 +90,7 @@ def invert(
         if name is not None:
             table.find(name)
     if resume is not None:
-        return _resume(RunFolder(resume, table), request, generator, stop)
+        return _resume(RunFolder(resume, table), request, generator, stop, watch)
     if image is None:
         raise InputError("nothing to invert: give an image, or a run to resume")
     given = {"mask": request.mask, "camera": request.camera, "ood_mask": request.ood_mask}
@@ -97,7 +99,7 @@ def invert(
     _check_free(folder, sources.photo)
     sources.read()  # what cannot be read is told before anything is made
     config, generator = configure(request, table, generator)
-    return _start(folder, sources, config, request, generator, stop)
+    return _start(folder, sources, config, request, generator, stop, watch)
 
 
 def _name_of_run(image: Path) -> str:
@@ -106,14 +108,14 @@ def _name_of_run(image: Path) -> str:
     return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _resume(folder: RunFolder, request: Request, generator: Any, stop: Callable[[], bool]) -> Path:
+def _resume(folder: RunFolder, request: Request, generator: Any, stop: Callable[[], bool], watch: Watch) -> Path:
     folder.require_run()
     paths = {"mask": request.mask, "camera": request.camera, "ood_mask": request.ood_mask}
     mend = "copy the run to a place that can be written, and resume it there"
     with disk_errors(folder.path, mend), folder.locked():
         folder.tidy()
         config, generator = configure(request, folder.table, generator, folder / CONFIG)
-        runner = Runner(folder, config, request.command, generator, stop)
+        runner = Runner(folder, config, request.command, generator, stop, watch)
         _check_sources(sources_with(folder, request.edits, request.clear_edits, **paths), runner)
         with taken_back_if_refused(folder):
             update_sources(folder, **paths)
@@ -158,14 +160,17 @@ def configure(request: Request, table: Table, generator: Any, saved: Path | None
 
 
 def _located(config: Config) -> Config:
-    """The config with absolute paths to generator and perceptual network, so that the run can be resumed from another
-    folder."""
+    """The config with absolute paths to generator, perceptual network and encoders, so that the run can be resumed from
+    another folder."""
     run = config.run
     if run.generator not in manifest() and is_file(run.generator):
         run = replace(run, generator=str(Path(run.generator).resolve()))
     if run.perceptual not in PERCEPTUAL and is_file(run.perceptual):
         run = replace(run, perceptual=str(Path(run.perceptual).resolve()))
-    return replace(config, run=run)
+    stages, seed = config.stages, config.stages.get("seed")
+    if seed is not None and seed.encoders not in manifest() and is_file(seed.encoders):
+        stages = {**stages, "seed": replace(seed, encoders=str(Path(seed.encoders).resolve()))}
+    return replace(config, run=run, stages=stages)
 
 
 def _check_free(folder: RunFolder, image: Path) -> None:
@@ -208,8 +213,9 @@ def _start(
     request: Request,
     generator: Any,
     stop: Callable[[], bool],
+    watch: Watch,
 ) -> Path:
-    runner = Runner(folder, config, request.command, generator, stop)
+    runner = Runner(folder, config, request.command, generator, stop, watch)
     _check_sources(sources, runner)
     # the lock is held from the first byte that is written to the last that is removed: two that start at once in one
     # new folder would otherwise take each other's photo for their own, or clear each other's run away

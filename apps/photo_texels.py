@@ -41,8 +41,11 @@ def photo_texels(folder: RunFolder, config: Config, spec: GeneratorSpec, most: i
         most: largest side of the result.
     """
     prepared = load_fields(_outputs(folder, "prepare"), ["original", "foreground", "valid", "crop"])
-    edited = load_fields(_outputs(folder, "edit"), ["image", "edit_mask"])
     original, crop = prepared["original"], prepared["crop"]
+    edited = {"image": original, "edit_mask": torch.zeros_like(prepared["foreground"])}
+    is_edited = folder.record(folder.table[folder.table.find("edit")]) is not None  # not in a run that is encoded alone
+    if is_edited:
+        edited = load_fields(_outputs(folder, "edit"), ["image", "edit_mask"])
     size = original.shape[-1]
     shrink = math.sqrt(abs(float(torch.linalg.det(crop[:, :2].double()))))  # pixels of the picture in one of the photo
     side = max(size, min(round(size / shrink), most))
@@ -55,7 +58,9 @@ def photo_texels(folder: RunFolder, config: Config, spec: GeneratorSpec, most: i
     if spec.stands_alone and spec.background is not None and config.stages["prepare"].composite == "auto":
         picture = foreground * picture + (1 - foreground) * spec.background
     valid = None if prepared["valid"] is None else resize(prepared["valid"], side)
-    edits = given["photo_edits"]
+    edits = given["photo_edits"] if is_edited else ()
+    if not edits:
+        return PhotoTexels(picture, foreground, torch.zeros_like(foreground), valid)
     if any(edit.placement is None and tuple(edit.picture.shape[-2:]) == (size, size) for edit in edits):
         # which of the two it was is known of the mask alone: both are drawn at the run's size
         mask = resize(edited["edit_mask"], side).clamp(0, 1)

@@ -65,7 +65,7 @@ CASES: dict[str, tuple[str, Callable[[Path], list[Path]]]] = {
 """Name → (what the table calls it, what writes its checkpoints into a folder: first the one that is rendered)."""
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     """Highest memory that this process has held, MB."""
     status = Path("/proc/self/status")
     if status.exists():
@@ -91,10 +91,10 @@ def _timed(action: Callable[[], Any], repeats: int) -> dict[str, list[float]]:
 
 def measure_load(path: Path, repeats: int) -> dict[str, Any]:
     """Seconds to load a checkpoint, and the peak. The first time is apart: PyTorch then imports parts of itself."""
-    before = _peak_mb()
+    before = peak_mb()
     first = _timed(lambda: load_generator(path), 1)
     times = _timed(lambda: load_generator(path), repeats)
-    return {**times, "first": first, "imports_mb": before, "peak_mb": _peak_mb(), "file_mb": path.stat().st_size / 1e6}
+    return {**times, "first": first, "imports_mb": before, "peak_mb": peak_mb(), "file_mb": path.stat().st_size / 1e6}
 
 
 def measure_render(path: Path, repeats: int, resolution: int) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def measure_render(path: Path, repeats: int, resolution: int) -> dict[str, Any]:
     for name, action in (("forward", forward), ("backward", step)):
         generator.requires_grad_(name == "backward")
         action()  # the first one also allocates
-        row[name] = {**_timed(action, repeats), "peak_mb": _peak_mb()}
+        row[name] = {**_timed(action, repeats), "peak_mb": peak_mb()}
     return row
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pmv.apps.head import Head, Portrait, load
     from pmv.apps.invert import Request, invert
     from pmv.errors import PmvError
     from pmv.generators import load_generator
@@ -22,15 +23,30 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Camera": "pmv.geometry.camera",
+    "Head": "pmv.apps.head",
     "Inversion": "pmv.inversion",
     "PmvError": "pmv.errors",
+    "Portrait": "pmv.apps.head",
     "Request": "pmv.apps.invert",
     "invert": "pmv.apps.invert",
+    "load": "pmv.apps.head",
     "load_generator": "pmv.generators",
     "load_inversion": "pmv.inversion",
     "read_image": "pmv.pictures.images",
 }
-__all__ = ["Camera", "Inversion", "PmvError", "Request", "invert", "load_generator", "load_inversion", "read_image"]
+__all__ = [
+    "Camera",
+    "Head",
+    "Inversion",
+    "PmvError",
+    "Portrait",
+    "Request",
+    "invert",
+    "load",
+    "load_generator",
+    "load_inversion",
+    "read_image",
+]
 
 
 def __getattr__(name: str) -> Any:

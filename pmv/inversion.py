@@ -110,6 +110,7 @@ class InversionHeader(TypedDict):
         kinds: field → kind, see `pmv.pipeline.packing`.
         config: the run's.
         attributes: what `pmv edit` changed, in deviations; edited_from: the run that it began with.
+        encoded: whether it is what encoders say at once, and nothing was fitted.
     """
 
     generator: str
@@ -118,6 +119,7 @@ class InversionHeader(TypedDict):
     config: NotRequired[_Config]
     attributes: NotRequired[dict[str, float]]
     edited_from: NotRequired[str]
+    encoded: NotRequired[bool]
 
 
 def inversion_header(path: Path) -> InversionHeader:

@@ -18,19 +18,26 @@ from pmv.errors import InputError
 from pmv.fitting.losses import alpha_hold, depth_hold, masked_l2
 from pmv.fitting.optimise import Drawn, Group, never_enough, optimise
 from pmv.fitting.perceptual import Perceptual
-from pmv.fitting.tuning import check_groups, snapshot, trainable
+from pmv.fitting.tuning import check_groups, snapshot, start_from_planes, trainable
 from pmv.generators.base import Generator, GeneratorSpec, Render
 from pmv.generators.views import render_views
+from pmv.geometry.blend import blend_surface, carry_surface, carry_trust
 from pmv.geometry.camera import Camera
+from pmv.geometry.scene import SeenFrom, edge_step
 from pmv.pictures.images import resize
+from pmv.pictures.masks import SOLID
 from pmv.pipeline.context import Context
 from pmv.pipeline.ranges import LearningRate, Length, Range, Steps, Tilt, Turn, Weight
+
+_ONE_SURFACE = 0.02
+"""Part of the box by which the depths of one surface in two views may differ."""
 
 
 @dataclass(frozen=True)
 class CoarseInputs:
     """original [1,3,S,S]; foreground, difference_mask [1,1,S,S]; pivot_w [1,num_ws,w_dim]; noise; camera: one; valid
-    [1,1,S,S], 0 in the photo's mirrored border, None = there is none."""
+    [1,1,S,S], 0 in the photo's mirrored border, None = there is none. From the seed, None = nothing: coarse_planes, in
+    which tuning starts; surface_depth [1,1,E,E], z-depth that the photo shows, and surface_trust [1,1,E,E] in [0,1]."""
 
     original: Tensor
     foreground: Tensor
@@ -39,6 +46,9 @@ class CoarseInputs:
     noise: dict[str, Tensor]
     camera: Camera
     valid: Tensor | None = None
+    coarse_planes: Tensor | None = None
+    surface_depth: Tensor | None = None
+    surface_trust: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ class CoarseConfig:
 class CoarseOutputs:
     """coarse_state: tuned weights by name; pseudo_cameras: batch of P; depths and alphas at D² for the input view
     [1,1,D,D] and the pseudo-views [P,1,D,D]; view_renders [P,3,S,S] and input_render [1,3,S,S] of the coarse
-    generator."""
+    generator; depth_trusts [1+P,1,D,D] in [0,1], how sure the seed is of the depths, None = there is none."""
 
     coarse_state: dict[str, Tensor]
     pseudo_cameras: Camera
@@ -96,6 +106,7 @@ class CoarseOutputs:
     view_alphas: Tensor
     view_renders: Tensor
     input_render: Tensor
+    depth_trusts: Tensor | None = None
 
 
 def pseudo_cameras(spec: GeneratorSpec, camera: Camera, config: CoarseConfig) -> Camera:
@@ -169,10 +180,15 @@ def run(inputs: CoarseInputs, config: CoarseConfig, context: Context) -> CoarseO
     parameters = trainable(generator, config.groups)
     views = pseudo_cameras(generator.spec, inputs.camera, config)
     w, noise = inputs.pivot_w, inputs.noise
+    fixed = {}
+    if inputs.coarse_planes is not None:
+        fixed = start_from_planes(generator, inputs.coarse_planes, w, noise)
     reference = render_views(generator, w, noise, views) if config.hold_weight and config.steps else None
     keep = 1.0 - inputs.difference_mask
     if inputs.valid is not None:
         keep = keep * inputs.valid
+
+    seen: dict[str, Tensor] = {}
 
     def chosen(step: int) -> tuple[Tensor]:
         return (torch.randint(len(views), (1,), generator=context.rng),)
@@ -183,6 +199,7 @@ def run(inputs: CoarseInputs, config: CoarseConfig, context: Context) -> CoarseO
             cameras = Camera.cat([cameras, views[which]])
             held = reference.depth[which], reference.alpha[which]
         out = generator.render(generator.planes(w, noise), w, cameras, pictures=1)
+        seen["view"] = out.image.detach()
         return coarse_losses(out, inputs.original, keep, held, config, context.perceptual)
 
     def near_enough(values: Mapping[str, float]) -> bool:
@@ -197,20 +214,49 @@ def run(inputs: CoarseInputs, config: CoarseConfig, context: Context) -> CoarseO
             Drawn(chosen, terms),
             config.steps,
             enough=enough,
+            after=lambda step: context.glimpse(seen["view"]),
             callback=callback,
             stop=context.stop,
             recorded=context.recorded,
         )
-    state = snapshot(parameters)
+    state = snapshot({**parameters, **fixed})
     fine = render_views(generator, w, noise, Camera.cat([inputs.camera, views]), config.depth_resolution)
     images = render_views(generator, w, noise, Camera.cat([inputs.camera, views])).image
     images = resize(images, size)
     context.preview("input_render", images[:1])
     context.preview("views", images[1:])
-    context.preview("input_depth", depth_picture(fine.depth[:1], fine.alpha[:1]))
+    depths, trusts = fine.depth, None
+    if inputs.surface_depth is not None and inputs.surface_trust is not None:
+        cameras = Camera.cat([inputs.camera, views])
+        depths, trusts = with_surface(
+            fine.depth, fine.alpha, cameras, inputs.surface_depth, inputs.surface_trust, generator.spec.box
+        )
+    context.preview("input_depth", depth_picture(depths[:1], fine.alpha[:1]))
     return CoarseOutputs(
-        state, views, fine.depth[:1], fine.alpha[:1], fine.depth[1:], fine.alpha[1:], images[1:], images[:1]
+        state, views, depths[:1], fine.alpha[:1], depths[1:], fine.alpha[1:], images[1:], images[:1], trusts
     )
+
+
+def with_surface(
+    depths: Tensor, alphas: Tensor, cameras: Camera, surface: Tensor, trust: Tensor, box: float
+) -> tuple[Tensor, Tensor]:
+    """Depth maps of one head after a better surface was blended into what the first of its views sees.
+
+    Args:
+        depths, alphas: [V,1,D,D]; cameras: V, the first is the photo's.
+        surface: [1,1,E,E] z-depth in the photo's view. trust: [1,1,E,E] in [0,1], against the depths that there are.
+        box: side of the generator's box, world units.
+
+    Returns: depths [V,1,D,D], and how sure each is, [V,1,D,D] in [0,1].
+    """
+    size = depths.shape[-1]
+    surface, trust = (torch.nn.functional.interpolate(x, (size, size), mode="bilinear") for x in (surface, trust))
+    edge = edge_step(cameras[0], size)
+    front, solid = blend_surface(depths[:1], alphas[:1], surface, trust, edge), alphas[:1] > SOLID
+    rest = carry_surface(front, (trust > 0) & solid, cameras[0], cameras[1:], depths[1:], alphas[1:], edge)
+    source = SeenFrom(cameras[0], front, solid)
+    trusts = carry_trust(trust, source, cameras[1:], rest, alphas[1:], _ONE_SURFACE * box)
+    return torch.cat([front, rest]), torch.cat([trust * solid, trusts])
 
 
 def depth_picture(depth: Tensor, alpha: Tensor) -> Tensor:

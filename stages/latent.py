@@ -36,7 +36,8 @@ _MOST_MARKED = 0.7
 class LatentInputs:
     """original [1,3,S,S] without edits; foreground [1,1,S,S]; initial_camera: batch of 1; photo_ood_mask
     [1,1,S,S] in [0,1], 1 = out of distribution, or None = find it; valid [1,1,S,S], 0 in the photo's mirrored border,
-    None = there is none; camera_confidence in (0,1]."""
+    None = there is none; camera_confidence in (0,1]; start_w [1,num_ws,w_dim] and start_camera, batch of 1: where to
+    start from, None = from the mean latent and the initial camera."""
 
     original: Tensor
     foreground: Tensor
@@ -44,6 +45,8 @@ class LatentInputs:
     photo_ood_mask: Tensor | None = None
     valid: Tensor | None = None
     camera_confidence: float = 1.0
+    start_w: Tensor | None = None
+    start_camera: Camera | None = None
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,11 @@ class LatentConfig:
         steps: Adam steps.
         learning_rate: Adam's learning rate, for w and noise.
         ramp_up, ramp_down: parts of the steps over which the rate rises linearly and falls as a half cosine.
-        mean_samples: latents whose mean is the start.
+        mean_samples: latents whose mean is the start, where there is no other.
         w_noise: standard deviation of noise added to w, in units of w's own spread, at the first step.
         w_noise_until: part of the steps over which that noise fades to zero (quadratically).
-        w_plus_from: part of the steps after which every row of w is free; before, all rows move as one.
+        w_plus_from: part of the steps after which every row of w is free; before, all rows move as one. A start from
+            elsewhere has rows of its own, which are free at once.
         l2_weight, perceptual_weight: weights of squared and perceptual difference on the input view.
         alpha_weight: weight of the silhouette against the foreground mask; used only by generators whose subject stands
             alone.
@@ -250,17 +254,21 @@ class _Fit:
     """What the steps of one fit share and change.
 
     Attributes:
-        shared, rows: [1,1,w_dim] and [1,num_ws,w_dim], what is added to the mean latent; noise: maps by name; turn,
-            shift: see `Guess`; target: what the view should be; has_looked: what the generator cannot draw was found.
+        start: [1,num_ws,w_dim]; shared, rows: [1,1,w_dim] and [1,num_ws,w_dim], what is added to it; noise: maps by
+            name; turn, shift: see `Guess`; target: what the view should be; has_looked: what the generator cannot draw
+            was found.
     """
 
     def __init__(self, inputs: LatentInputs, config: LatentConfig, context: Context) -> None:
         self.inputs, self.config, self.context = inputs, config, context
         self.generator, self.spec = context.generator, context.generator.spec
-        self.mean = self.generator.mean_w(config.mean_samples)
+        start = inputs.start_w
+        self.start = self.generator.mean_w(config.mean_samples) if start is None else start
+        self.first_camera = inputs.initial_camera if inputs.start_camera is None else inputs.start_camera
+        self.w_plus_from = config.w_plus_from if start is None else 0.0
         self.spread = self.generator.w_std(config.mean_samples) / self.spec.w_dim**0.5
-        self.shared = torch.zeros_like(self.mean[:, :1]).requires_grad_(True)
-        self.rows = torch.zeros_like(self.mean).requires_grad_(True)
+        self.shared = torch.zeros_like(self.start[:, :1]).requires_grad_(True)
+        self.rows = torch.zeros_like(self.start).requires_grad_(True)
         self.noise = {name: value.clone() for name, value in self.generator.noise_buffers().items()}
         if config.optimise_noise:
             self.noise = {
@@ -301,22 +309,22 @@ class _Fit:
     @property
     def w(self) -> Tensor:
         """[1,num_ws,w_dim]."""
-        return self.mean + self.shared + self.rows
+        return self.start + self.shared + self.rows
 
     @property
     def camera(self) -> Camera:
-        return self.inputs.initial_camera.adjusted(self.turn[None], self.shift[None], self.pivot)
+        return self.first_camera.adjusted(self.turn[None], self.shift[None], self.pivot)
 
     def draw(self, step: int) -> tuple[Tensor]:
         """What is added to w in this step, [1,num_ws,w_dim]."""
         config, t = self.config, step / self.config.steps
         fade = max(0.0, 1.0 - t / config.w_noise_until) ** 2 if config.w_noise_until else 0.0
         self.rows.requires_grad_(self._rows_are_free(step))
-        noise = torch.randn(self.mean.shape, generator=self.context.rng).to(self.mean)
+        noise = torch.randn(self.start.shape, generator=self.context.rng).to(self.start)
         return (noise * (self.spread * config.w_noise * fade),)
 
     def _rows_are_free(self, step: int) -> bool:
-        return step / self.config.steps >= self.config.w_plus_from
+        return step / self.config.steps >= self.w_plus_from
 
     def phase(self, step: int) -> tuple[bool, bool]:
         """What a step's work hangs on."""
@@ -332,6 +340,7 @@ class _Fit:
 
     @torch.no_grad()
     def after(self, step: int) -> None:
+        self.context.glimpse(self.view)
         if self.config.optimise_noise:
             for value in self.noise.values():
                 value.sub_(value.mean()).mul_(value.square().mean().rsqrt())

@@ -8,7 +8,10 @@ _WITH_EDITS = "04_edit/image.png"
 NOTES = Notes(
     to_turn="pmv report RUN writes this page with the head in 3D, to be turned by hand; pmv export takes it elsewhere.",
     given=(_WITH_EDITS, _PHOTO),
-    result=("09_retune/input_view.png", "08_tune/input_view.png", "03_coarse/input_render.png", "02_latent/pivot.png"),
+    result=(
+        *("09_retune/input_view.png", "08_tune/input_view.png", "03_coarse/input_render.png", "02_latent/pivot.png"),
+        "01_seed/input_view.png",
+    ),
     headline=(
         (
             "tuned_psnr",
@@ -39,6 +42,18 @@ NOTES = Notes(
                 "faces": "the faces that were found, numbered by size; --face chooses another",
             },
             numbers={"camera_confidence": "1 = the camera was given; below .5 it is uncertain, and --camera helps"},
+        ),
+        "seed": StageNotes(
+            "A head in one forward pass, from which the later stages start; none without encoders (seed.kind).",
+            {
+                "input_view": "the encoded head from the photo's view",
+                "views": "and from 60° and 30° to either side, the front and the back",
+                "surface": "the surface that the encoder sees in the photo, in colour: yellow is near",
+                "surface_trust": "how far it is believed against the coarse one: white is all",
+                "seen_texels": "the texels of the three planes that the photo shows",
+            },
+            pairs=(Pair(_PHOTO, "01_seed/input_view.png", "the picture, and the encoded head", difference=True),),
+            depth=("surface",),
         ),
         "latent": StageNotes(
             "The nearest head that the pretrained generator knows, the pivot, and the camera refined with it. Its "
@@ -85,6 +100,7 @@ NOTES = Notes(
             {
                 "pseudo_views": "the completed pseudo-views",
                 "edited_views": "the same with the edits",
+                "fill": "what fills them, where the seed has a head for it",
                 "blend_weights": "white = the photo's pixels, black = the generator's",
             },
         ),

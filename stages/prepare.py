@@ -212,6 +212,15 @@ def _check_shape(image: Tensor, what: str, *allowed: tuple[int, int]) -> None:
 # --- foreground
 
 
+def foreground_of(picture: np.ndarray, matte: str = "auto") -> np.ndarray:
+    """The foreground of an aligned picture uint8 [S,S,3] that nobody gave a mask for, float32 [S,S] in [0,1].
+
+    Args:
+        matte: see `PrepareConfig`.
+    """
+    return _People.seen(picture).foreground(picture, matte)
+
+
 @dataclass(frozen=True)
 class _People:
     """Who is in an aligned picture: the face it was aligned for, None where none was found, and others."""

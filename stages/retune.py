@@ -165,12 +165,15 @@ def run(inputs: RetuneInputs, config: RetuneConfig, context: Context) -> RetuneO
     held = RandomOrder((~shows).nonzero().flatten() + 1, context.rng)
     parameters, groups = tuned_groups(generator, w, noise, config.groups, config.learning_rate, config.residual_rate)
 
+    seen: dict[str, Tensor] = {}
+
     def chosen(step: int) -> tuple[Tensor]:
         return (torch.cat([input_view, showing.next(config.views_per_step), held.next(config.held_per_step)]),)
 
     def terms(which: Tensor) -> dict[str, Tensor]:
         asked = targets[which]
         out = generator.render(generator.planes(w, noise), w, asked.cameras)
+        seen["view"] = out.image.detach()
         return retune_losses(out, asked, config, context.perceptual)
 
     ramp = Ramp(config.ramp_up, config.ramp_down)
@@ -180,6 +183,7 @@ def run(inputs: RetuneInputs, config: RetuneConfig, context: Context) -> RetuneO
             Drawn(chosen, terms),
             config.steps,
             ramp=ramp,
+            after=lambda step: context.glimpse(seen["view"]),
             callback=callback,
             stop=context.stop,
             recorded=context.recorded,

@@ -6,9 +6,9 @@ from pmv.stages import sources
 from pmv.stages.notes import NOTES
 
 TABLE = Table(
-    # 01 is kept for the dual-encoder seed
     stages=(
         Stage(0, "prepare", "pmv.stages.prepare"),
+        Stage(1, "seed", "pmv.stages.seed"),
         Stage(2, "latent", "pmv.stages.latent"),
         Stage(3, "coarse", "pmv.stages.coarse"),
         Stage(4, "edit", "pmv.stages.edit"),

@@ -16,7 +16,7 @@ from torch import Tensor
 from pmv.fitting.losses import alpha_hold, depth_hold, masked_l2
 from pmv.fitting.optimise import Drawn, Ramp, optimise
 from pmv.fitting.perceptual import Perceptual
-from pmv.fitting.tuning import RandomOrder, check_groups, snapshot, tuned_groups
+from pmv.fitting.tuning import RandomOrder, check_groups, snapshot, start_from_planes, tuned_groups
 from pmv.generators.base import Generator, GeneratorSpec, Render
 from pmv.generators.views import render_views
 from pmv.geometry.camera import Camera
@@ -30,7 +30,9 @@ class TuneInputs:
     """original [1,3,S,S]; foreground [1,1,S,S]; camera: batch of 1; pivot_w [1,num_ws,w_dim]; noise;
     pseudo_cameras: batch of P; pseudo_views [P,3,S,S]; blend_masks [P,1,S,S], 1 = the photo's own texel; view_depths,
     view_alphas [P,1,D,D], input_depth, input_alpha [1,1,D,D] of the coarse geometry; confidences [P] in [0,1]; valid
-    [1,1,S,S], 0 in the photo's mirrored border, None = there is none."""
+    [1,1,S,S], 0 in the photo's mirrored border, None = there is none. From the seed, None = nothing: depth_trusts
+    [1+P,1,D,D] in [0,1], how sure the depths are; filled_depths, filled_alphas [P,1,D,D], the geometry of the
+    pseudo-views where it is not the coarse one; residual_planes, in which tuning starts."""
 
     original: Tensor
     foreground: Tensor
@@ -46,6 +48,10 @@ class TuneInputs:
     input_alpha: Tensor
     confidences: Tensor
     valid: Tensor | None = None
+    depth_trusts: Tensor | None = None
+    filled_depths: Tensor | None = None
+    filled_alphas: Tensor | None = None
+    residual_planes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ class TuneConfig:
             filled in.
         hold_weight: weight of depth and alpha held to the coarse geometry, in the input view alpha to the photo's
             foreground; 0 = off (HFGI3D).
+        hold_trusted: weight of depth held once more where the seed is sure of it.
         hold_scale: depth difference, world units, from which the hold is linear.
     """
 
@@ -87,6 +94,7 @@ class TuneConfig:
     visible_weight: Weight = 1.0
     occluded_weight: Weight = 0.5
     hold_weight: Weight = 1.0
+    hold_trusted: Weight = 1.0
     hold_scale: Length = 0.01
 
 
@@ -105,6 +113,7 @@ class TuneTargets:
         pictures: [N,3,S,S]; weights: [N,1,S,S] of their squared difference.
         confidences: [N] in [0,1]; of the input view, which is always trusted, it is not asked.
         depths, alphas: [N,1,r,r] of the coarse geometry at the rays' resolution; outlines: alpha that is held to.
+        trusts: [N,1,r,r] in [0,1], how sure the seed is of the depths; None = there is no seed.
     """
 
     cameras: Camera
@@ -114,17 +123,24 @@ class TuneTargets:
     depths: Tensor
     alphas: Tensor
     outlines: Tensor
+    trusts: Tensor | None = None
 
     def __getitem__(self, which: Tensor) -> "TuneTargets":
-        return TuneTargets(*(getattr(self, field.name)[which] for field in fields(self)))
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return TuneTargets(**{name: value[which] for name, value in given.items() if value is not None})
 
 
 def tune_targets(inputs: TuneInputs, config: TuneConfig, spec: GeneratorSpec) -> TuneTargets:
     """The input view and the P pseudo-views, in this order, with weight, trust and geometry for each."""
-    depths = torch.cat([inputs.input_depth, inputs.view_depths])
-    alphas = torch.cat([inputs.input_alpha, inputs.view_alphas])
+    view_depths = inputs.view_depths if inputs.filled_depths is None else inputs.filled_depths
+    view_alphas = inputs.view_alphas if inputs.filled_alphas is None else inputs.filled_alphas
+    depths = torch.cat([inputs.input_depth, view_depths])
+    alphas = torch.cat([inputs.input_alpha, view_alphas])
     resolution = spec.neural_resolution
     depths, alphas = _downsized(depths, alphas, resolution)
+    trusts = inputs.depth_trusts
+    if trusts is not None:
+        trusts = torch.nn.functional.adaptive_avg_pool2d(trusts, resolution)
     outlines = alphas
     if spec.has_alpha:
         # the photo knows its own outline better than the coarse geometry does: long hair, a beard, a hat
@@ -145,6 +161,7 @@ def tune_targets(inputs: TuneInputs, config: TuneConfig, spec: GeneratorSpec) ->
         depths,
         alphas,
         outlines,
+        trusts,
     )
 
 
@@ -171,6 +188,9 @@ def tune_losses(
     if config.hold_weight:
         hold = depth_hold(out.depth, asked.depths, (asked.alphas > 0.9).float(), config.hold_scale)
         losses["hold"] = config.hold_weight * (hold + alpha_hold(out.alpha, asked.outlines)).mean()
+    if asked.trusts is not None and config.hold_trusted:
+        sure = depth_hold(out.depth, asked.depths, asked.trusts, config.hold_scale)
+        losses["trusted"] = config.hold_trusted * sure.mean()
     return losses
 
 
@@ -183,10 +203,15 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
     """Tunes a fresh copy of the generator; the pivot, the noise and the cameras stay as they are."""
     generator = copy.deepcopy(context.generator)
     w, noise = inputs.pivot_w, inputs.noise
+    fixed = {}
+    if inputs.residual_planes is not None:
+        fixed = start_from_planes(generator, inputs.residual_planes, w, noise)
     parameters, groups = tuned_groups(generator, w, noise, config.groups, config.learning_rate, config.residual_rate)
     targets = tune_targets(inputs, config, generator.spec)
     input_view = torch.zeros(1, dtype=torch.long)
     order = RandomOrder(torch.arange(1, len(targets.cameras)), context.rng)
+
+    seen: dict[str, Tensor] = {}
 
     def chosen(step: int) -> tuple[Tensor]:
         return (torch.cat([input_view, order.next(config.views_per_step)]),)
@@ -194,6 +219,7 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
     def terms(which: Tensor) -> dict[str, Tensor]:
         asked = targets[which]
         out = generator.render(generator.planes(w, noise), w, asked.cameras)
+        seen["view"] = out.image.detach()
         return tune_losses(out, asked, inputs.valid, config, context.perceptual)
 
     ramp = Ramp(config.ramp_up, config.ramp_down)
@@ -203,6 +229,7 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
             Drawn(chosen, terms),
             config.steps,
             ramp=ramp,
+            after=lambda step: context.glimpse(seen["view"]),
             callback=callback,
             stop=context.stop,
             recorded=context.recorded,
@@ -211,7 +238,7 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
     views = resize(render_views(generator, w, noise, targets.cameras).image, inputs.original.shape[-1])
     context.preview("input_view", views[:1])
     context.preview("views", views[1:])
-    return TuneOutputs(snapshot(parameters))
+    return TuneOutputs(snapshot({**fixed, **parameters}))
 
 
 def _downsized(depths: Tensor, alphas: Tensor, resolution: int) -> tuple[Tensor, Tensor]:

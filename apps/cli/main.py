@@ -7,6 +7,7 @@ from pmv.apps.cli.batch import batch
 from pmv.apps.cli.console import execute
 from pmv.apps.cli.convert import convert
 from pmv.apps.cli.edit import edit
+from pmv.apps.cli.encode import encode
 from pmv.apps.cli.export import export
 from pmv.apps.cli.fetch import fetch
 from pmv.apps.cli.heads import heads
@@ -16,6 +17,7 @@ from pmv.apps.cli.options import SETTINGS
 from pmv.apps.cli.prepare import prepare
 from pmv.apps.cli.render import render
 from pmv.apps.cli.report import compare, report
+from pmv.apps.cli.studio import studio
 from pmv.apps.cli.verify import verify
 
 
@@ -26,7 +28,7 @@ def cli() -> None:
 
 
 for command in (
-    *(invert, batch, prepare, render, edit, export, report, compare),
+    *(invert, encode, batch, prepare, render, edit, export, report, compare, studio),
     *(convert, inspect, verify, fetch, heads),
 ):
     cli.add_command(command)

@@ -25,6 +25,7 @@ from benchmarks.quality.table import gain_table, table, unfit
 from benchmarks.quality.truth import Subject
 from pmv.errors import AssetsError, InputError
 from pmv.files.artifacts import write_json
+from pmv.files.reading import is_file
 from pmv.generators import load_generator
 from pmv.pictures.images import write_png
 from pmv.pipeline.device import cpu_name
@@ -117,6 +118,7 @@ def by_method(found: Mapping[Job, dict[str, Any]], subjects: list[Subject], part
 @click.option("--jobs", default=1, show_default=True, help="Inversions at once, each a process.")
 @click.option("--threads", default=1, show_default=True, help="Of each process.")
 @click.option("--generator", default="heads", show_default=True, help="Name or file.")
+@click.option("--encoders", default="auto", show_default=True, help="Name or file, for encode and pmv+seed.")
 @click.option("--out", default=OUT, show_default=False, type=click.Path(path_type=Path), help="The JSON to write.")
 def main(
     makehuman: Path | None,
@@ -133,6 +135,7 @@ def main(
     jobs: int,
     threads: int,
     generator: str,
+    encoders: str,
     out: Path,
 ) -> None:
     torch.set_num_threads(threads)
@@ -147,10 +150,12 @@ def main(
     subjects = [subject for subject in subjects if not only or subject.name in only]
     if not subjects:
         raise click.UsageError("no subject has such a name")
+    if is_file(encoders):
+        encoders = str(Path(encoders).resolve())
     budget = BUDGETS[budget_name]
     folder = work_folder(work.resolve(), budget)
     wanted = [
-        Job(subject, method, budget.scaled(part), part, folder, device, generator)
+        Job(subject, method, budget.scaled(part), part, folder, device, generator, encoders)
         for subject in subjects
         for part in (1.0, *(p for p in curve if p != 1))
         for method in (*([CEILING] if part == 1 else []), *(methods or METHODS))

@@ -28,10 +28,13 @@ from benchmarks.quality.carried import carried
 from benchmarks.quality.door import is_replaced
 from benchmarks.quality.measure import Drawn, Figures, measure
 from benchmarks.quality.methods import METHODS, Task, Unfit, share
+from benchmarks.quality.methods.seeded import Encode, Seeded
 from benchmarks.quality.parts import find_parts
 from benchmarks.quality.truth import Subject
 from benchmarks.quality.views import Tie
 from pmv.files.artifacts import atomic_path, file_hash, read_json, value_hash, write_json
+from pmv.files.manifest import cached, manifest
+from pmv.files.reading import is_file
 from pmv.generators import resolve_generator
 from pmv.pictures.images import to_uint8
 from pmv.pipeline.folder import RunFolder
@@ -40,7 +43,7 @@ from pmv.stages.table import TABLE
 CEILING = "carried by true depth"
 """The name of the result that no method makes."""
 _VERSION = 2
-_CODE = ("fitting", "geometry", "generators", "pictures", "pipeline", "stages", "configs")
+_CODE = ("encoders", "fitting", "geometry", "generators", "pictures", "pipeline", "stages", "configs")
 _BACKGROUND = 0.0
 
 
@@ -51,7 +54,7 @@ class Job:
     Attributes:
         subject, method: of `METHODS`, or `CEILING`, or "" for what the methods of a subject share.
         budget: already scaled to `part`. part: of the budget's tuning steps, 1 but for trade-off curves.
-        work: the folder, see the module's text. device, generator: see `Task`.
+        work: the folder, see the module's text. device, generator, encoders: see `Task`.
     """
 
     subject: Subject
@@ -61,6 +64,7 @@ class Job:
     work: Path
     device: str
     generator: str
+    encoders: str = "auto"
 
     @property
     def title(self) -> str:
@@ -76,6 +80,8 @@ class Job:
         """What the result depends on, beside the code."""
         method = METHODS.get(self.method)
         files = [file_hash(self.subject.folder / "subject.json"), file_hash(resolve_generator(self.generator))]
+        if isinstance(method, Encode | Seeded):
+            files += _encoders_hashes(self.encoders)
         return value_hash([_VERSION, files, repr(method), asdict(self.budget), self.part])
 
     def stored(self) -> dict[str, Any] | None:
@@ -87,7 +93,16 @@ class Job:
 
     def task(self) -> Task:
         runs = self.work / "runs" / self.subject.name
-        return Task(self.budget, runs / self.title.replace(" ", "_"), runs / "shared", self.device, self.generator)
+        folder = runs / self.title.replace(" ", "_")
+        return Task(self.budget, folder, runs / "shared", self.device, self.generator, self.encoders)
+
+
+def _encoders_hashes(name: str) -> list[str]:
+    """Of all files that encoders of this name, which may be auto, can be."""
+    if is_file(name):
+        return [file_hash(name)]
+    paths = [cached(entry.name) for entry in manifest().values() if entry.kind == "encoder"]
+    return [file_hash(path) for path in paths if path is not None]
 
 
 @cache

@@ -8,4 +8,6 @@ and the second plausible where it does not; their tri-planes are stitched by vis
     lifting.py     features of the picture carried to the tri-planes along that surface
     occlusion.py   which texels of the planes, and which points of the volume, the picture sees
     dual.py        both encoders and their stitch; their file
+    official.py    encoders of the published size; official_files.py reads theirs
+    shipped.py     where a generator's encoders lie
 """

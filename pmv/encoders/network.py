@@ -61,6 +61,11 @@ class EncoderShape:
         spec = generator.spec
         return cls(spec.num_ws, spec.w_dim, planes, **{"resolution": min(256, spec.resolution), **sizes})
 
+    @property
+    def of_generator(self) -> tuple[int, int, tuple[int, ...]]:
+        """What the generator decides: num_ws, w_dim, planes."""
+        return self.num_ws, self.w_dim, self.planes
+
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "EncoderShape":
         """Of the numbers that `dataclasses.asdict` gave, after a way through JSON."""

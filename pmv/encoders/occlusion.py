@@ -5,6 +5,8 @@ leaves holes and says nothing of rays that hit no head. Here it is the other way
 `pmv/geometry/visibility.py`: points are projected into the depth map.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,18 +37,24 @@ def visible_points(points: Tensor, camera: Camera, depth: Tensor, solid: Tensor,
     return known * inside
 
 
-def visible_texels(points: Tensor, camera: Camera, depth: Tensor, solid: Tensor, reach: float) -> Tensor:
+def visible_texels(
+    points: Tensor, camera: Camera, depth: Tensor, solid: Tensor, reach: float, layers: int = 1
+) -> Tensor:
     """Which texels of the planes hold something of the surface that a picture shows.
 
     Args:
         points: [3,K,S,S,3] of `lifting.texel_points`; K as many that neighbours lie no further than `reach` apart. The
-            rest as in `nearness`.
+            rest as in `nearness`. layers: of a tri-grid, along each plane's normal.
 
-    Returns: [N,3,1,S,S] in [0,1]. A texel of the plane that faces the camera is shared by face and back of the head,
-        and counts as visible: a plane's texel cannot tell them apart, `visible_points` can.
+    Returns: [N,3,layers,S,S] in [0,1]. A texel of the plane that faces the camera is shared by face and back of the
+        head, and counts as visible: a plane's texel cannot tell them apart, `visible_points` can.
     """
     near, _ = nearness(points.reshape(1, -1, 3), camera, depth, solid, reach)
-    most = near.reshape(len(camera), *points.shape[:-1]).amax(2)[:, :, None]
+    planes, samples, *sides = points.shape[:-1]
+    # a layer's own points; between two layers a tri-grid mixes both, which the seam makes up for
+    bounds = [samples * layer // layers for layer in range(layers + 1)]
+    near = near.reshape(len(camera), planes, samples, *sides)
+    most = torch.stack([near[:, :, a:b].amax(2) for a, b in itertools.pairwise(bounds)], 2)
     return (2 * most).clamp_max(1)
 
 

@@ -66,6 +66,24 @@ def tuned_groups(
     return parameters, rates
 
 
+@torch.no_grad()
+def start_from_planes(
+    generator: Generator, planes: Tensor, w: Tensor, noise: dict[str, Tensor]
+) -> dict[str, nn.Parameter]:
+    """Gives a generator the residual with which it makes these planes of a latent.
+
+    Args:
+        planes: of `Generator.planes`, one latent's.
+
+    Returns: the residual by state-dict name.
+    """
+    residual = generator.tunable_parameters("residual")
+    for parameter in residual.values():
+        parameter.zero_()
+        parameter.copy_(planes - generator.planes(w, noise))
+    return residual
+
+
 def snapshot(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     """A detached copy of parameters by name, which `load_state_dict(…, strict=False)` takes back."""
     return {name: parameter.detach().clone() for name, parameter in parameters.items()}

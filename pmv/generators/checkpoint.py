@@ -9,7 +9,7 @@ names or beside other networks, with stray numbers among them, as training and e
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,7 @@ def read_checkpoint(path: Path, only: tuple[str, ...] | None = None) -> Official
         refs = _tensors(found) if isinstance(found, Record) else found
         if not refs:
             raise CheckpointError(f"{path}: its generator holds no tensors")
-        if sum(ref.storage.size * ref.dtype.itemsize for ref in refs.values()) > 2 * path.stat().st_size:
-            raise refuse("its tensors share memory in a way that would fill this machine's")
+        _check_sizes(refs.values(), path)
         state = {name: ref.read() if only is None or name.endswith(only) else ref.blank() for name, ref in refs.items()}
         said = found.state if isinstance(found, Record) else {}
         axes = _plane_axes(said)
@@ -90,6 +89,48 @@ def read_checkpoint(path: Path, only: tuple[str, ...] | None = None) -> Official
             axes.read() if axes is not None else None,
             pickled.format,
         )
+
+
+def read_parts(path: Path, anchors: Mapping[str, str], kind: str) -> list[dict[str, Tensor]]:
+    """The weights of networks that are no generators, from a `.pkl`, `.pt` or `.pth`.
+
+    Args:
+        anchors: part → a tensor that it has, by which the part and what stands before its names are found. All parts
+            lie in one state dict or module.
+        kind: what they are together, for messages.
+
+    Returns: the parts' state dicts in this order, without what stood before their names. Integers, such as counters,
+        are left out.
+
+    Raises:
+        CheckpointError: missing, damaged, hostile, or without these parts.
+    """
+    with open_pickle(path) as pickled:
+        for value in _within(pickled.content):
+            names = _tensors(value) if isinstance(value, Record) else _floats(value)
+            prefixes = [_prefixes(names, anchor) for anchor in anchors.values()]
+            if not all(prefixes):
+                continue
+            for part, found in zip(anchors, prefixes, strict=True):
+                if len(found) > 1:
+                    raise CheckpointError(f"{path}: holds several networks of {part}; save one {kind} alone")
+            parts = [
+                {name.removeprefix(start): ref for name, ref in names.items() if name.startswith(start)}
+                for (start,) in prefixes
+            ]
+            _check_sizes((ref for part in parts for ref in part.values()), path)
+            return [{name: ref.read() for name, ref in part.items()} for part in parts]
+        raise CheckpointError(f"{path}: holds no {kind}")
+
+
+def _check_sizes(refs: Iterable[TensorRef], path: Path) -> None:
+    if sum(ref.storage.size * ref.dtype.itemsize for ref in refs) > 2 * path.stat().st_size:
+        raise refuse("its tensors share memory in a way that would fill this machine's")
+
+
+def _prefixes(names: Iterable[str], anchor: str) -> list[str]:
+    """What stands before a tensor's name."""
+    return [name.removesuffix(anchor) for name in names if f".{name}".endswith(f".{anchor}")]
 
 
 def _is_module(value: object) -> bool:
@@ -114,7 +155,7 @@ def _generator(content: object, path: Path) -> Record | dict[str, TensorRef] | N
     unknown = None
     for value in _within(content):
         names = _tensors(value) if isinstance(value, Record) else _floats(value)
-        prefixes = [name.removesuffix(_ANCHOR) for name in names if f".{name}".endswith(f".{_ANCHOR}")]
+        prefixes = _prefixes(names, _ANCHOR)
         if prefixes:
             return value if isinstance(value, Record) else _without_prefix(names, prefixes, path)
         if unknown is None and names:

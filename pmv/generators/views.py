@@ -25,6 +25,17 @@ def render_views(
 
     Returns: `Render` of batch V.
     """
-    planes = generator.planes(w, noise)
+    return render_planes(generator, generator.planes(w, noise), w, cameras, resolution, batch)
+
+
+@torch.no_grad()
+def render_planes(
+    generator: Generator, planes: Tensor, w: Tensor, cameras: Camera, resolution: int | None = None, batch: int = 4
+) -> Render:
+    """`render_views` of planes that are there.
+
+    Args:
+        planes: of `Generator.planes`, one latent's.
+    """
     parts = [generator.render(planes, w, cameras[i : i + batch], resolution) for i in range(0, len(cameras), batch)]
     return Render(*(torch.cat([getattr(p, name) for p in parts]) for name in ("image", "raw", "depth", "alpha")))

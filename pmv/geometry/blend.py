@@ -12,13 +12,14 @@ screen (Bhat et al. 2008), so that no step and no crease appears where the bette
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
 from pmv.geometry.camera import Camera
 from pmv.geometry.raster import rasterize
-from pmv.geometry.scene import depth_mesh
+from pmv.geometry.scene import SeenFrom, depth_mesh, sample_depth
 
 _RELIEF = 16.0  # κ: over some four pixels, slopes count for more than places
 _SOLID = 0.5  # alpha from which a pixel is surface
@@ -98,6 +99,28 @@ def carry_surface(
     new = torch.stack([fragments.depth[0] for fragments in drawn])[:, None]
     hit = torch.stack([fragments.face_index[0] >= 0 for fragments in drawn])[:, None]
     return torch.where(hit & (view_alphas > _SOLID) & ((new - view_depths).abs() < reach), new, view_depths)
+
+
+def carry_trust(
+    trust: Tensor, source: SeenFrom, views: Camera, view_depths: Tensor, view_alphas: Tensor, reach: float
+) -> Tensor:
+    """What is trusted of the surface that one view sees, where other views see it.
+
+    Args:
+        trust: [1,1,D,D] in [0,1]. source: the surface, a batch of one.
+        views: P cameras; view_depths, view_alphas: [P,1,E,E].
+        reach: world units of depth within which two surfaces are one.
+
+    Returns: [P,1,E,E] in [0,1].
+    """
+    count, size = len(views), view_depths.shape[-2:]
+    uv, z = source.camera.expand(count).project(views.unproject(view_depths).reshape(count, -1, 3))
+    seen, found = sample_depth(
+        source.depth.expand(count, -1, -1, -1), source.valid.expand(count, -1, -1, -1), uv, source.edge
+    )
+    same = found & ((z - seen).abs() < reach)
+    carried = F.grid_sample(trust.expand(count, -1, -1, -1), uv[:, None] * 2 - 1, align_corners=False)[:, :, 0]
+    return (carried * same[:, None]).reshape(count, 1, *size) * (view_alphas > _SOLID)
 
 
 def _solve(wanted: np.ndarray, share: np.ndarray, solid: np.ndarray, coarse: np.ndarray, edge: float) -> np.ndarray:

@@ -220,6 +220,16 @@ class Camera:
         top = torch.cat([axes, position[:, :, None]], 2)
         return Camera(torch.cat([top, self.cam2world[:, 3:]], 1), self.intrinsics)
 
+    def relative_to(self, here: "Camera", there: "Camera") -> "Camera":
+        """These cameras moved rigidly as one camera is moved to another: what they see of a thing that stands before
+        `there` as another does before `here`.
+
+        Args:
+            here, there: 1, or as many.
+        """
+        moved = there.cam2world @ torch.linalg.inv(here.cam2world) @ self.cam2world
+        return Camera(moved, self.intrinsics)
+
     def angle_to(self, other: "Camera") -> Tensor:
         """Angle in radians [N] between the viewing axes of two batches of cameras (either may have length 1)."""
         cosine = (self.forward * other.forward).sum(-1).clamp(-1.0, 1.0)

@@ -72,6 +72,8 @@ class Context:
         video: ``video(name, frames, fps)``: frames uint8 ``[T,H,W,3]``.
         mesh: ``mesh(name, vertices, faces, colours)``: ``[V,3]`` float, ``[F,3]`` int, ``[V,3]`` uint8 or None.
         record: ``record(**floats)`` appends a row of numbers (losses) to the stage's ``stage.json``.
+        glimpse: ``glimpse(image)`` hears in every step of a fit how the head looks so far: image ``[N,3,H,W]`` in about
+            [-1,1], the input view first.
         stop: True once somebody wants the run to end; asked between steps.
         recorded: replay the steps of fits as CUDA graphs; for a `generator` and `perceptual` that wait for nothing.
     """
@@ -85,6 +87,7 @@ class Context:
     video: Callable[[str, np.ndarray, int], None] = _ignore
     mesh: Callable[..., None] = _ignore
     record: Callable[..., None] = _ignore
+    glimpse: Callable[[Tensor], None] = _ignore
     stop: Callable[[], bool] = never
     recorded: bool = False
 
@@ -109,3 +112,20 @@ class Context:
                 bar.update(1)
 
             yield callback
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who follows a run from outside while it works, such as a page in a browser.
+
+    Attributes:
+        progress: see `Context.progress`; None = bars on the terminal, where there is one.
+        glimpse: see `Context.glimpse`.
+    """
+
+    progress: Callable[[int, str], Progress] | None = None
+    glimpse: Callable[[Tensor], None] = _ignore
+
+
+UNWATCHED = Watch()
+"""Nobody but the terminal."""

@@ -13,7 +13,9 @@ def stage_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7], "big")
 
 
-def stage_hash(name: str, config: Config, inputs: dict[str, str], generator_hash: str, perceptual: str) -> str:
+def stage_hash(
+    name: str, config: Config, inputs: dict[str, str], generator_hash: str, perceptual: str, identity: str = ""
+) -> str:
     """The hash of one run of a stage; equal hashes give equal outputs.
 
     Args:
@@ -21,6 +23,7 @@ def stage_hash(name: str, config: Config, inputs: dict[str, str], generator_hash
             that alters nothing ends where it began.
         generator_hash: of the pretrained weights.
         perceptual: what tells perceptual distances apart, `pmv.fitting.perceptual.identity`.
+        identity: of what else the stage reads, see `Stage.identity`; "" = nothing.
     """
     parts: dict[str, Any] = {
         "stage": name,
@@ -31,4 +34,6 @@ def stage_hash(name: str, config: Config, inputs: dict[str, str], generator_hash
         "seed": config.run.seed,
         "code": pmv.__version__,
     }
+    if identity:
+        parts["identity"] = identity
     return value_hash(parts)

@@ -34,7 +34,7 @@ from pmv.pictures.images import to_uint8, write_png
 from pmv.pictures.sheets import tile
 from pmv.pictures.video import write_mp4
 from pmv.pipeline.config import Config, plain
-from pmv.pipeline.context import Context, never
+from pmv.pipeline.context import UNWATCHED, Context, Progress, Watch, never
 from pmv.pipeline.device import peak_memory, pick_device
 from pmv.pipeline.folder import RunFolder
 from pmv.pipeline.hashes import stage_hash, stage_seed
@@ -54,6 +54,7 @@ class Runner:
         command: the command line, for ``run.json``.
         generator: a loaded generator instead of ``config.run.generator`` (for tests and library callers).
         stop: asked between the steps of a fit and between stages whether the run is to end.
+        watch: who follows the run.
 
     Raises:
         InputError: a stage cannot run with its config and this generator.
@@ -66,12 +67,14 @@ class Runner:
         command: str = "",
         generator: Generator | None = None,
         stop: Callable[[], bool] = never,
+        watch: Watch = UNWATCHED,
     ) -> None:
         self.folder = folder
         self.table = folder.table
         self.config = config
         self.command = command
         self.stop = stop
+        self.watch = watch
         self.origins = self.table.origins()
         self._ran: set[str] = set()
         self.device = pick_device(config.run.device)
@@ -121,7 +124,8 @@ class Runner:
     # --- one stage
 
     def _hash(self, stage: Stage, inputs: dict[str, str]) -> str:
-        return stage_hash(stage.name, self.config, inputs, self.generator_hash, self.perceptual_identity)
+        identity = stage.identity(self.config.stages[stage.name], self.generator)
+        return stage_hash(stage.name, self.config, inputs, self.generator_hash, self.perceptual_identity, identity)
 
     def _input_hashes(self, stage: Stage) -> dict[str, str]:
         given = self.folder.sources().hashes()
@@ -252,9 +256,8 @@ class Runner:
             device=self.device,
             rng=torch.Generator().manual_seed(seed),
             perceptual=self.perceptual,
-            progress=lambda total, description: tqdm(
-                total=total, desc=description, file=sys.stderr, disable=None, leave=False
-            ),
+            progress=self.watch.progress or _bar,
+            glimpse=self.watch.glimpse,
             preview=preview,
             video=lambda name, frames, fps: write_mp4(folder / f"{name}.mp4", frames, fps),
             mesh=lambda name, vertices, faces, colours=None: write_ply(
@@ -309,6 +312,10 @@ class Runner:
         finally:
             log.removeHandler(handler)
             file.close()
+
+
+def _bar(total: int, description: str) -> Progress:
+    return tqdm(total=total, desc=description, file=sys.stderr, disable=None, leave=False)
 
 
 class _OneLine(logging.Formatter):

@@ -19,7 +19,7 @@ from pmv.pipeline.notes import Notes
 @dataclass(frozen=True)
 class Stage:
     """One row: the stage `name` is the module `module`, holding ``<Name>Inputs/Config/Outputs`` and ``run``,
-    and perhaps ``check``."""
+    and perhaps ``check`` and ``identity``."""
 
     number: int
     name: str
@@ -60,6 +60,12 @@ class Stage:
         check = getattr(self.code, "check", None)
         if check is not None:
             check(config, generator)
+
+    def identity(self, config: Any, generator: Any) -> str:
+        """What tells apart the files that the stage reads beside its inputs, such as weights: it runs again where they
+        changed. A module says it in a function ``identity(config, generator)``; without one there are none: ""."""
+        identity = getattr(self.code, "identity", None)
+        return "" if identity is None else identity(config, generator)
 
 
 class Sources(Protocol):

@@ -14,6 +14,7 @@ from pmv.apps.head_model import ModelSettings
 from pmv.apps.report import compare_runs, report_run
 from pmv.errors import InputError
 from tests.apps.conftest import Finished
+from tests.browser import chromium
 
 SMALL = ModelSettings(grid=32, faces=1500, texture=256)
 
@@ -26,16 +27,7 @@ def written(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra browser)")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("needs Chromium (Debian: apt-get install chromium)")
-    # software rendering draws WebGL where there is no GPU
-    flags = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=path, args=flags)
-        yield opened
-        opened.close()
+    yield from chromium()
 
 
 def open_page(browser: Any, path: Path, width: int, scheme: str) -> tuple[Any, list[str]]:

@@ -18,10 +18,12 @@ from benchmarks.quality.methods.oracles import blended, known_part
 from benchmarks.quality.truth import Subject, Truth, is_written, write_subject
 from benchmarks.quality.views import VIEWS, View, cameras_of
 from pmv.errors import InputError
+from pmv.generators import load_generator
 from pmv.generators.native import save_generator
 from pmv.geometry.camera import Camera
 from pmv.pipeline.folder import RunFolder
 from pmv.stages.table import TABLE
+from tests.encoder_files import write_encoders
 
 SIZE, RADIUS = 32, 0.22
 SEEN_FROM = VIEWS[:5]
@@ -109,6 +111,27 @@ def test_the_ceiling_is_near_the_truth(subject, folder, generator):
     result = one.stored()
     assert result is not None and result["views"]["yaw+15"]["visible"]["psnr"] > 25
     assert "occluded" not in result["views"]["yaw+30"]
+
+
+def test_encoded_and_seeded_heads_are_judged_where_there_are_encoders(subject, shared, generator, tmp_path):
+    for method in ("encode", "pmv+seed"):
+        one = job(subject, method, shared, generator)
+        assert run_job(one) is None
+        assert "no encoders for this generator" in json.loads(one.result.read_text())["unfit"]
+    encoders = write_encoders(tmp_path / "encoders.safetensors", load_generator(generator))
+    for method, steps in (("encode", 0), ("encode-E2", 0), ("pmv+seed", BUDGET.total), ("seed-no-fill", BUDGET.total)):
+        one = replace(job(subject, method, shared, generator), encoders=str(encoders))
+        assert one.stored() is None, "the row without encoders is not taken for it"
+        assert run_job(one) is None
+        result = one.stored()
+        assert result is not None and result["steps"] == steps
+        assert result["views"].keys() == {view.name for view in SEEN_FROM}
+
+
+def test_every_switch_of_the_seed_has_its_rows():
+    switches = {"start", "surface", "coarse", "residual", "fill"}
+    assert {name[8:] for name in METHODS if name.startswith("seed-no-")} == switches
+    assert all(f"seed-{name}" in METHODS for name in switches)
 
 
 def test_what_means_nothing_says_why(subject, shared, generator):

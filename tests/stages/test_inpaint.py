@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pmv.geometry.camera import Camera
 from pmv.pipeline.context import Context
 from pmv.stages.inpaint import InpaintConfig, InpaintInputs, run
 
@@ -26,7 +27,9 @@ def inputs():
     edits = -0.6 * edit.expand(-1, 3, -1, -1)
     alphas = torch.zeros(2, 1, 32, 32)
     alphas[..., 4:28, 4:28] = 1
-    return InpaintInputs(warped, visible, edit, torch.full((2, 3, SIZE, SIZE), 0.2), alphas, edits)
+    cameras = Camera.orbit(0.0, 0.0), Camera.orbit(torch.tensor([-0.3, 0.3]), torch.zeros(2))
+    renders, depths = torch.full((2, 3, SIZE, SIZE), 0.2), torch.full_like(alphas, 2.6)
+    return InpaintInputs(warped, visible, edit, renders, depths, alphas, *cameras, edits)
 
 
 @pytest.mark.parametrize("harmonize", [True, False])

@@ -15,14 +15,19 @@ from typing import Any
 
 import hypothesis
 import pytest
+import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pmv.encoders.dual import load_encoders
+from pmv.encoders.official import OfficialShape
+from pmv.encoders.official_files import read_average
 from pmv.errors import PmvError
 from pmv.files.artifacts import load_tensors, read_header, tensors_hash
 from pmv.files.yaml_reading import parse_yaml
 from pmv.generators import load_generator
+from pmv.generators.checkpoint import read_parts
 from pmv.generators.directions import load_directions
 from pmv.generators.inspection import describe, inspect_checkpoint
 from pmv.generators.verify import read_reference
@@ -33,6 +38,7 @@ from pmv.pipeline.packing import load_fields
 from pmv.stages.edit_list import load_edits
 from pmv.stages.sources import run_sources
 from pmv.stages.table import TABLE
+from tests.encoder_files import write_encoders
 from tests.strangers.world import STAGE, World
 
 
@@ -66,6 +72,17 @@ def _reference(world: Path) -> Any:
     return {name: np.asarray(value) for name, value in read_reference(world / "io.npz").items()}
 
 
+def _encoders(world: Path) -> Any:
+    return load_encoders(world / "encoders.safetensors", load_generator(world / "tiny.safetensors"))
+
+
+def _published_encoder(world: Path) -> Any:
+    return read_parts(world / "visible_net.pt", {"styles": "styles.0.linear.weight"}, "encoder")
+
+
+_PUBLISHED = OfficialShape(num_ws=2, w_dim=8, plane_channels=3, width=4)
+
+
 READERS = {
     "preset": Reader("evil.yaml", lambda w: load_config(TABLE, [str(w / "evil.yaml")]), "yaml"),
     "config.yaml": Reader("run/config.yaml", lambda w: load_config(TABLE, path=w / "run" / "config.yaml"), "yaml"),
@@ -89,6 +106,9 @@ READERS = {
     ),
     "tensors": Reader("directions.safetensors", lambda w: load_tensors(w / "directions.safetensors")),
     "reference": Reader("io.npz", _reference),
+    "encoders.safetensors": Reader("encoders.safetensors", _encoders),
+    "visible_net.pt": Reader("visible_net.pt", _published_encoder),
+    "latent_avg.npy": Reader("latent_avg.npy", lambda w: read_average(w / "latent_avg.npy", _PUBLISHED)),
 }
 
 ATOMS: list[Any] = [
@@ -220,6 +240,10 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory, world: World, tiny_generato
         "tune: {steps: 3, learning_rate: 1e-3}\ncoarse: {groups: [decoder], centre: front}\n"
     )
     sizes = {"z": (2, 16), "c": (2, 25), "ws": (2, 9, 32), "points": (2, 8, 3), "image_raw": (2, 3, 8, 8)}
+    write_encoders(folder / "encoders.safetensors", tiny_generator)
+    state = {"psp_encoder.styles.0.linear.weight": torch.zeros(8, 8), "psp_encoder.latlayer1.bias": torch.ones(32)}
+    torch.save({"state_dict": state}, folder / "visible_net.pt")
+    np.save(folder / "latent_avg.npy", np.zeros((1, 8), np.float32))
     np.savez_compressed(folder / "io.npz", **{name: np.zeros(size, np.float32) for name, size in sizes.items()})
     return folder
 

@@ -10,6 +10,7 @@ import torch
 from pmv.encoders.dual import load_encoders
 from pmv.encoders.network import Encoder
 from pmv.errors import InputError
+from pmv.files.artifacts import read_json, write_json
 from pmv.fitting.efficientnet import load_efficientnet
 from pmv.generators import EG3DGenerator, save_generator
 from pmv.geometry.camera import Camera
@@ -22,7 +23,7 @@ from pmv.training.encoder.join import join
 from pmv.training.encoder.judge import PlaneJudge, judge_loss, synthetic_planes
 from pmv.training.encoder.lessons import Teacher, reframed
 from pmv.training.encoder.objective import Judges, pose_error, relief_loss, surface_loss
-from pmv.training.encoder.trainer import WHOLE, EncoderConfig, EncoderTrainer
+from pmv.training.encoder.trainer import WHOLE, EncoderConfig, EncoderTrainer, average_of
 from tests.training.balls import draw_balls
 
 CPU = torch.device("cpu")
@@ -186,6 +187,27 @@ def test_a_piece_goes_on_elsewhere(packs: Path, tiny_generator: EG3DGenerator, t
     assert begun.pictures == 0 and torch.equal(begun.encoder.state_dict()["plane.which"], theirs["plane.which"]) is (
         other.step_count == 3
     )
+
+
+def test_a_chain_without_its_average_goes_on_from_what_ships(
+    packs: Path, tiny_generator: EG3DGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    one = trainer(packs, tiny_generator)
+    one.step()
+    one.save(tmp_path / "state")
+    whole = average_of(tmp_path / "state", tiny_generator).state_dict()
+    save_generator(tiny_generator, tmp_path / "tiny.safetensors")
+    join(tmp_path / "state", None, str(tmp_path / "tiny.safetensors"), tmp_path / "shipped.safetensors")
+    monkeypatch.setattr("pmv.training.encoder.trainer.cached", lambda name: tmp_path / "shipped.safetensors")
+    (tmp_path / "state" / "average.safetensors").unlink()
+    other = trainer(packs, tiny_generator)
+    other.load(tmp_path / "state")
+    learned = dict(other.average.named_parameters())
+    assert learned and all(torch.equal(value, whole[name]) for name, value in learned.items())
+    told = read_json(tmp_path / "state" / "state.json")
+    write_json(tmp_path / "state" / "state.json", told | {"pictures": 4000})
+    with pytest.raises(InputError, match="another place in the chain"):
+        other.load(tmp_path / "state")
 
 
 def test_states_of_others_are_refused(packs: Path, tiny_generator: EG3DGenerator, tmp_path: Path):

@@ -25,7 +25,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from pmv.encoders.dual import seen_texels
 from pmv.encoders.network import Encoder, EncoderShape
 from pmv.errors import InputError
-from pmv.files.artifacts import atomic_path, read_json, tensors_hash, write_json
+from pmv.files.artifacts import atomic_path, read_header, read_json, tensors_hash, write_json
+from pmv.files.manifest import cached
 from pmv.generators import EG3DGenerator, Render
 from pmv.training import moments
 from pmv.training.batches import HeadStore
@@ -37,6 +38,8 @@ from pmv.training.objective import render_planes
 
 VISIBLE, WHOLE = "visible", "whole"
 """The first encoder, right where the photo sees the head, and the second, plausible everywhere."""
+SHIPPED = "heads-encoder"
+"""The manifest's name of what the open chain has made so far."""
 COUNTERS = ("step_count", "pictures", "pieces")
 
 
@@ -306,10 +309,24 @@ def average_of(folder: Path, generator: EG3DGenerator | None, device: torch.devi
             raise InputError(f"{folder} holds an encoder of another generator; begin a new chain from it")
         shape = EncoderShape.from_json(told["shape"])
         encoder = Encoder(shape, torch.zeros(1, shape.num_ws, shape.w_dim), 1.0, 1.0)
-        encoder.load_state_dict({k: v.float() for k, v in load_file(folder / "average.safetensors").items()})
+        encoder.load_state_dict({k: v.float() for k, v in _average_in(folder, told).items()})
     except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise _no_state(folder, error) from error
     return encoder.to(device).eval().requires_grad_(False)
+
+
+def _average_in(folder: Path, told: dict[str, Any]) -> dict[str, Tensor]:
+    """The averaged weights of a chain: its own file, or what ships, where that was made at the same place of the
+    chain."""
+    path, which = folder / "average.safetensors", told["config"]["which"]
+    if path.exists():
+        return load_file(path)
+    shipped = cached(SHIPPED)
+    header = {} if shipped is None else read_header(shipped)
+    if shipped is None or header.get("training", {}).get(which, {}).get("pictures") != told["pictures"]:
+        raise InputError(f"{folder} lacks average.safetensors, and what ships is of another place in the chain")
+    tensors = load_file(shipped)
+    return {k.removeprefix(f"{which}."): v for k, v in tensors.items() if k.startswith(f"{which}.")}
 
 
 def encoder_config(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from benchmarks.quality.budget import Budget
 from benchmarks.quality.truth import Subject
 from pmv.apps.invert import Request, invert
+from pmv.fitting.tuning import start_from_planes
 from pmv.generators import load_generator
 from pmv.generators.base import Generator, Render
 from pmv.generators.views import render_views
@@ -59,7 +60,7 @@ class Task:
     Attributes:
         budget: see there. folder: its own, where it may leave files and find them again.
         shared: the run of pmv's first stages on this subject, which a method may start from, see `start`.
-        device: "cpu" or "cuda". generator: name or file.
+        device: "cpu" or "cuda". generator: name or file. encoders: see `pmv.encoders.shipped.find_encoders`.
     """
 
     budget: Budget
@@ -67,6 +68,7 @@ class Task:
     shared: Path
     device: str
     generator: str
+    encoders: str = "auto"
 
     @property
     def settings(self) -> list[str]:
@@ -145,6 +147,18 @@ def latent_result(task: Task) -> Result:
     found = load_fields(folder.outputs(stage), ["pivot_w", "noise", "camera"], task.device)
     generator = load_generator(task.generator, device=task.device)
     return Result(generator, found["pivot_w"], found["noise"], found["camera"], *_spent(folder, ("latent",)))
+
+
+def encoded_result(task: Task) -> Result:
+    """The head of a run's seed alone."""
+    folder = RunFolder(task.folder, TABLE)
+    stage = folder.table[folder.table.find("seed")]
+    found = load_fields(folder.outputs(stage), ["encoded_w", "encoded_planes", "encoded_camera"], task.device)
+    generator = load_generator(task.generator, device=task.device)
+    noise = generator.noise_buffers()
+    start_from_planes(generator, found["encoded_planes"], found["encoded_w"], noise)
+    record = folder.record(stage) or {"seconds": 0.0}  # what the stages after it took is the shared run's
+    return Result(generator, found["encoded_w"], noise, found["encoded_camera"], 0, record["seconds"])
 
 
 def tuned_result(task: Task) -> Result:

@@ -16,7 +16,7 @@ class LatentMethod:
 
     def run(self, subject: Subject, task: Task) -> Result:
         steps = f"latent.steps={task.budget.total}"
-        start(subject, task, "latent", [steps, *self.settings])
+        start(subject, task, "latent", [steps, "seed.kind=none", *self.settings])
         return latent_result(task)
 
 

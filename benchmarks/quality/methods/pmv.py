@@ -10,6 +10,7 @@ from pmv.stages.table import TABLE
 
 PMV = PipelineMethod("pmv", "the shipped recipe")
 
+NO_SEED = PipelineMethod("no-seed", "nothing encoded: along the coarse surface", ("seed.kind=none",))
 # a silhouette eroded by the whole picture leaves no texel to carry: pseudo-views are the coarse generator's renders
 NO_WARP = PipelineMethod("no-warp", "pseudo-views hold no texel of the photo", ("visibility.silhouette_erode=1.0",))
 NO_VIEWS = PipelineMethod("no-views", "the input view alone, with hold and residual", ("tune.views_per_step=0",))
@@ -46,4 +47,4 @@ def _views(count: int) -> PipelineMethod:
 
 
 VIEWS = tuple(_views(count) for count in (1, 4, 12, 30))
-ABLATIONS = (NO_VIEWS, NO_WARP, NO_INPAINT, NO_HOLD, NO_RESIDUAL, NO_CAMERA, *VIEWS)
+ABLATIONS = (NO_SEED, NO_VIEWS, NO_WARP, NO_INPAINT, NO_HOLD, NO_RESIDUAL, NO_CAMERA, *VIEWS)

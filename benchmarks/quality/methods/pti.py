@@ -21,6 +21,7 @@ class PivotalTuning:
     def run(self, subject: Subject, task: Task) -> Result:
         budget = task.budget
         settings = [
+            "seed.kind=none",
             *budget.steps(coarse=0, tune=budget.coarse + budget.tune),
             "coarse.views=1",
             "coarse.rings=1",

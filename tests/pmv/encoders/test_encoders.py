@@ -15,10 +15,9 @@ from pmv.generators import EG3DGenerator, PanoHeadGenerator
 from pmv.generators.base import PLANE_AXES
 from pmv.generators.volume import sample_planes
 from pmv.geometry.camera import Camera
+from tests.encoder_files import TINY, speaking_encoder
 
 BOX = 1.0
-TINY = dict(resolution=32, widths=(8, 12, 16), blocks=(1, 1, 1), hidden=16, pyramid=8, detail=8, plane_width=8)
-TINY |= dict(lift_size=16, lift_samples=16)
 
 
 def ball(camera: Camera, size: int = 64, radius: float = 0.25) -> tuple[Tensor, Tensor]:
@@ -32,13 +31,7 @@ def ball(camera: Camera, size: int = 64, radius: float = 0.25) -> tuple[Tensor, 
 
 @pytest.fixture(scope="module")
 def encoder(tiny_generator: EG3DGenerator) -> Encoder:
-    """Its last layers say something, which they do not before training."""
-    torch.manual_seed(1)
-    encoder = Encoder.for_generator(tiny_generator, **TINY)
-    for layer in (encoder.read[-1], encoder.pose[-1], encoder.surface, encoder.plane.leave):
-        assert isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
-        torch.nn.init.normal_(layer.weight, std=0.05)
-    return encoder.eval()
+    return speaking_encoder(tiny_generator)
 
 
 def photo(generator: EG3DGenerator) -> tuple[Tensor, Tensor, Camera]:
@@ -174,6 +167,7 @@ def test_two_encoders_make_one_head(encoder: Encoder, tiny_generator: EG3DGenera
     dual = DualEncoder(encoder, second).eval().requires_grad_(False)
     image, foreground, camera = photo(tiny_generator)
     head = dual(tiny_generator, image, foreground, camera)
+    assert head.whole is not None
     assert 0.02 < head.seen.mean() < 0.98
     first, rest = head.seen == 1, head.seen == 0
     assert first.any() and rest.any()
@@ -190,6 +184,23 @@ def test_two_encoders_make_one_head(encoder: Encoder, tiny_generator: EG3DGenera
     again = load_encoders(tmp_path / "encoders.safetensors", tiny_generator)
     same = again(tiny_generator, image, foreground, camera)
     assert (same.planes - head.planes).abs().max() < 0.02 * head.planes.std()
+
+
+def test_one_encoder_alone_is_a_head_too(encoder: Encoder, tiny_generator: EG3DGenerator, tmp_path: Path):
+    one = DualEncoder(encoder).eval().requires_grad_(False)
+    image, foreground, camera = photo(tiny_generator)
+    head = one(tiny_generator, image, foreground, camera)
+    assert head.whole is None and (head.seen == 1).all()
+    assert torch.equal(head.planes, encoder(tiny_generator, image, foreground, camera).planes)
+    with pytest.raises(ValueError, match="nothing to stitch"):
+        stitched_field(tiny_generator, head)
+    with pytest.raises(InputError, match="these encoders are one"):
+        one.only("whole")
+    save_encoders(tmp_path / "encoder.safetensors", one, tiny_generator, {})
+    again = load_encoders(tmp_path / "encoder.safetensors", tiny_generator)
+    assert again.whole is None and not again.training
+    both = DualEncoder(encoder, Encoder.for_generator(tiny_generator, **TINY))
+    assert both.only("whole").visible is both.whole and both.only("visible").whole is None
 
 
 def test_files_of_other_kinds_are_refused(encoder: Encoder, tiny_generator: EG3DGenerator, tmp_path: Path):
@@ -211,8 +222,16 @@ def test_files_of_other_kinds_are_refused(encoder: Encoder, tiny_generator: EG3D
     tensors, header = load_tensors(path), read_header(path)
     for shape in ({}, {"num_ws": "x"}, {**header["shape"], "widths": [3]}):
         save_tensors(path, tensors, header | {"shape": shape})
-        with pytest.raises(CheckpointError, match="damaged, or of another version"):
+        with pytest.raises((CheckpointError, InputError), match="damaged"):
             load_encoders(path, tiny_generator)
+    huge = header | {"shape": {**header["shape"], "hidden": 4096, "w_dim": 4096}}
+    save_tensors(path, tensors, huge)
+    with pytest.raises(CheckpointError, match="damaged, or of another version"):
+        load_encoders(path, tiny_generator)
+    name = next(iter(tensors))
+    save_tensors(path, tensors | {name: tensors[name] * float("nan")}, header)
+    with pytest.raises(CheckpointError, match="damaged, or of another version"):
+        load_encoders(path, tiny_generator)
 
 
 def test_tri_grids_are_refused(tiny_panohead: PanoHeadGenerator):
