@@ -199,7 +199,7 @@ def run(inputs: CoarseInputs, config: CoarseConfig, context: Context) -> CoarseO
             cameras = Camera.cat([cameras, views[which]])
             held = reference.depth[which], reference.alpha[which]
         out = generator.render(generator.planes(w, noise), w, cameras, pictures=1)
-        seen["head"] = out.image.detach()
+        seen["view"] = out.image.detach()
         return coarse_losses(out, inputs.original, keep, held, config, context.perceptual)
 
     def near_enough(values: Mapping[str, float]) -> bool:
@@ -208,12 +208,13 @@ def run(inputs: CoarseInputs, config: CoarseConfig, context: Context) -> CoarseO
     # who is asked in every step keeps recorded steps waiting
     enough = near_enough if config.stop_at > 0 else never_enough
     groups = [Group(list(parameters.values()), config.learning_rate)]
-    with context.following(config.steps, "coarse", drawn=lambda: seen["head"]) as callback:
+    with context.following(config.steps, "coarse") as callback:
         optimise(
             groups,
             Drawn(chosen, terms),
             config.steps,
             enough=enough,
+            after=lambda step: context.glimpse(seen["view"]),
             callback=callback,
             stop=context.stop,
             recorded=context.recorded,

@@ -340,6 +340,7 @@ class _Fit:
 
     @torch.no_grad()
     def after(self, step: int) -> None:
+        self.context.glimpse(self.view)
         if self.config.optimise_noise:
             for value in self.noise.values():
                 value.sub_(value.mean()).mul_(value.square().mean().rsqrt())
@@ -364,8 +365,7 @@ def run(inputs: LatentInputs, config: LatentConfig, context: Context) -> LatentO
         check_ood_share(inputs.photo_ood_mask, inputs.foreground)
     fit = _Fit(inputs, config, context)
     ramp = Ramp(config.ramp_up, config.ramp_down)
-    shown = ("l2", "perceptual")
-    with context.following(config.steps, "latent", shown, drawn=lambda: fit.view) as callback:
+    with context.following(config.steps, "latent", shown=("l2", "perceptual")) as callback:
         optimise(
             fit.groups(),
             Drawn(fit.draw, fit.terms, fit.phase),

@@ -173,16 +173,17 @@ def run(inputs: RetuneInputs, config: RetuneConfig, context: Context) -> RetuneO
     def terms(which: Tensor) -> dict[str, Tensor]:
         asked = targets[which]
         out = generator.render(generator.planes(w, noise), w, asked.cameras)
-        seen["head"] = out.image.detach()
+        seen["view"] = out.image.detach()
         return retune_losses(out, asked, config, context.perceptual)
 
     ramp = Ramp(config.ramp_up, config.ramp_down)
-    with context.following(config.steps, "retune", drawn=lambda: seen["head"]) as callback:
+    with context.following(config.steps, "retune") as callback:
         optimise(
             groups,
             Drawn(chosen, terms),
             config.steps,
             ramp=ramp,
+            after=lambda step: context.glimpse(seen["view"]),
             callback=callback,
             stop=context.stop,
             recorded=context.recorded,

@@ -219,16 +219,17 @@ def run(inputs: TuneInputs, config: TuneConfig, context: Context) -> TuneOutputs
     def terms(which: Tensor) -> dict[str, Tensor]:
         asked = targets[which]
         out = generator.render(generator.planes(w, noise), w, asked.cameras)
-        seen["head"] = out.image.detach()
+        seen["view"] = out.image.detach()
         return tune_losses(out, asked, inputs.valid, config, context.perceptual)
 
     ramp = Ramp(config.ramp_up, config.ramp_down)
-    with context.following(config.steps, "tune", drawn=lambda: seen["head"]) as callback:
+    with context.following(config.steps, "tune") as callback:
         optimise(
             groups,
             Drawn(chosen, terms),
             config.steps,
             ramp=ramp,
+            after=lambda step: context.glimpse(seen["view"]),
             callback=callback,
             stop=context.stop,
             recorded=context.recorded,

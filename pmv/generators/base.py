@@ -221,8 +221,8 @@ class Generator(Protocol):
             cameras: V, moved to the planes' device.
             resolution: rays a side; None = `spec.neural_resolution`. The picture's size does not depend on it.
             jitter: where along the rays samples are taken at random (training); None = at the middle of their bins.
-            pictures: `image` and `raw` of the first so many cameras alone, where of others nobody looks at more than
-                depth and alpha; None = of all.
+            pictures: of the first so many cameras at least there are `image` and `raw`, where of others nobody looks at
+                more than depth and alpha; None = of all.
 
         Raises:
             ValueError: neither one latent nor as many as cameras.

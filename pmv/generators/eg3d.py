@@ -474,6 +474,8 @@ class EG3DGenerator(nn.Module):
         """See `Generator.render`."""
         cameras = cameras.to(planes.device)
         features, depth, alpha = self.march(planes, cameras, resolution or self.spec.neural_resolution, jitter)
+        if self.speed == REFERENCE:
+            pictures = None  # fewer in a batch are rounded otherwise
         every = w.expand(len(cameras), -1, -1)[:pictures]
         with self.mixed(self.speed.mixed):
             raw, features = self._raw(features[:pictures], alpha[:pictures], every)

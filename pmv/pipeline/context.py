@@ -93,11 +93,7 @@ class Context:
 
     @contextmanager
     def following(
-        self,
-        steps: int,
-        description: str,
-        shown: Sequence[str] | None = None,
-        drawn: Callable[[], Tensor] | None = None,
+        self, steps: int, description: str, shown: Sequence[str] | None = None
     ) -> Iterator[Callable[[Step], None]]:
         """A callback for `pmv.fitting.optimise.optimise` that records every step and shows it in a progress bar.
 
@@ -105,8 +101,6 @@ class Context:
             steps: of the whole.
             description: of the bar.
             shown: names of the losses that stand beside it; None = all.
-            drawn: what the last step drew, for `glimpse`: asked between steps, since within one that is recorded for
-                the GPU nothing may be copied away.
         """
         with self.progress(steps, description) as bar:
 
@@ -116,8 +110,6 @@ class Context:
                 named = {name: value for name, value in step.losses.items() if shown is None or name in shown}
                 bar.set_postfix(**{name: f"{value:.3f}" for name, value in named.items()})
                 bar.update(1)
-                if drawn is not None:
-                    self.glimpse(drawn())
 
             yield callback
 
