@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pmv.errors import InputError
 from pmv.files.artifacts import atomic_folder, check_replaceable, write_json
@@ -63,7 +64,7 @@ def edit_run(run: Path, settings: Sequence[str], out: Path | None, device: str |
     if far := directions.far(amounts):
         log.warning("%s: more than any two heads differ by; expect artefacts", ", ".join(far))
 
-    before = _views(inversion)
+    before = head_views(inversion)
     generator, noise = inversion.generator, inversion.noise
     tuned = load_fields(path, ["tuned_state"], device)["tuned_state"]
     if "unedited" in header["kinds"]:
@@ -80,12 +81,32 @@ def edit_run(run: Path, settings: Sequence[str], out: Path | None, device: str |
     origin = header.get("edited_from", str(run))
     header = {name: value for name, value in header.items() if name != "kinds"}
     header |= {"attributes": amounts, "edited_from": origin}
-    with atomic_folder(folder) as temporary:
-        save_inversion(temporary / INVERSION, tuned, w, noise, inversion.camera, header, unedited)
-        after = _views(load_inversion(temporary, device))
-        write_png(temporary / SHEET, tile(before + after, _LABELS, len(_YAWS)))
-        write_json(temporary / RECORD, {"run": origin, "attributes": amounts})
+    record = {"run": origin, "attributes": amounts}
+    write_edit(folder, tuned, inversion._replace(w=w), header, before, record, unedited)
     return folder
+
+
+def write_edit(
+    folder: Path,
+    tuned: Mapping[str, Tensor],
+    inversion: Inversion,
+    header: Mapping[str, Any],
+    before: Sequence[np.ndarray],
+    record: Mapping[str, Any],
+    unedited: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write an edited head's folder: its inversion, `SHEET` and `RECORD`.
+
+    Args:
+        tuned: the edited weights. inversion: whose latent, noise and camera are the edited head's. header, unedited:
+            see `save_inversion`. before: `head_views` of the head before. record: what was done.
+    """
+    with atomic_folder(folder) as temporary:
+        path = temporary / INVERSION
+        save_inversion(path, tuned, inversion.w, inversion.noise, inversion.camera, header, unedited)
+        after = head_views(load_inversion(temporary, inversion.w.device))
+        write_png(temporary / SHEET, tile([*before, *after], _LABELS, len(_YAWS)))
+        write_json(temporary / RECORD, dict(record))
 
 
 def _sum(earlier: Mapping[str, float], more: Mapping[str, float]) -> dict[str, float]:
@@ -100,8 +121,8 @@ def _label(amounts: Mapping[str, float]) -> str:
 
 
 @torch.no_grad()
-def _views(inversion: Inversion) -> list[np.ndarray]:
-    """The head from `_YAWS`, each uint8 [R,R,3]."""
+def head_views(inversion: Inversion) -> list[np.ndarray]:
+    """A head from the sides that `SHEET` shows, each uint8 [R,R,3]."""
     generator, w = inversion.generator, inversion.w
     planes = generator.planes(w, inversion.noise)
     cameras = [generator.spec.orbit(math.radians(yaw), 0.0).to(w.device) for yaw in _YAWS]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pmv.encoders.lifting import nearness
 from pmv.generators.base import Field
+from pmv.generators.mixing import MixedField
 from pmv.geometry.camera import Camera
 
 
@@ -58,23 +59,13 @@ def visible_texels(
     return (2 * most).clamp_max(1)
 
 
-class StitchedField:
-    """Two volumes in one: the first where a picture sees, the second elsewhere, point by point.
-
-    Densities are mixed as what they stand for, softplus(density − 1) (EG3D's activation), so that half of solid and
-    empty is half as dense, not empty.
-    """
+class StitchedField(MixedField):
+    """Two volumes in one: the first where a picture sees, the second elsewhere, point by point."""
 
     def __init__(self, seen: Field, unseen: Field, camera: Camera, depth: Tensor, solid: Tensor, seam: float) -> None:
         """Args: see `visible_points`; one camera."""
-        self.seen, self.unseen = seen, unseen
-        self.camera, self.depth, self.solid, self.seam = camera, depth, solid, seam
 
-    def density(self, points: Tensor, features: bool) -> tuple[Tensor, Tensor]:
-        """See `pmv.generators.base.Field.density`."""
-        weight = visible_points(points, self.camera, self.depth, self.solid, self.seam)[..., None]
-        (near, first), (far, second) = (field.density(points, features) for field in (self.seen, self.unseen))
-        mixed = torch.lerp(F.softplus(far - 1), F.softplus(near - 1), weight)
-        # the inverse of softplus; what is all but empty stays so
-        density = mixed + torch.log(-torch.expm1(-mixed.clamp_min(1e-6))) + 1
-        return density, torch.lerp(second, first, weight) if features else first
+        def weight(points: Tensor) -> Tensor:
+            return visible_points(points, camera, depth, solid, seam)
+
+        super().__init__(seen, unseen, weight)

@@ -31,13 +31,17 @@ def anchor_points(framing: Framing | str) -> Tensor:
     """
     if isinstance(framing, str):
         framing = FRAMINGS[framing]
-    five = torch.from_numpy(FaceModel.load().points[list(FIVE)]).float()
+    return in_framing(torch.from_numpy(FaceModel.load().points[list(FIVE)]).float(), framing)
+
+
+def in_framing(points: Tensor, framing: Framing) -> Tensor:
+    """Points [...,3] of EG3D's world in the world of a generator whose training pictures are framed so."""
     if framing.middle is None:
-        return five
+        return points
     turn = torch.tensor(math.radians(framing.turn), dtype=torch.float32)
     zero, one = torch.zeros(()), torch.ones(())
     rotation = torch.stack([one, zero, zero, zero, turn.cos(), -turn.sin(), zero, turn.sin(), turn.cos()]).reshape(3, 3)
-    return (five - torch.tensor(framing.middle)) @ rotation.T / framing.width
+    return (points - torch.tensor(framing.middle)) @ rotation.T / framing.width
 
 
 def camera_points(camera: Camera, anchors: Tensor) -> Tensor:
