@@ -1,5 +1,6 @@
 """Fixtures that several parts share."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ from tests.error_lines import WRITE, ErrorLines
 # Tests work on tiny tensors: a second thread gains nothing there, and where another program holds its core, every step
 # waits for it.
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    # Kernels then run in Triton's interpreter. It is read when Triton is imported, which PyTorch does at its first
+    # optimiser, in whichever test that is.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

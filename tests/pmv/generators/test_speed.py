@@ -1,7 +1,6 @@
 """Short cuts against what they stand for. On a CPU the kernels run in Triton's interpreter."""
 
 import gc
-import os
 from dataclasses import replace
 
 import pytest
@@ -14,10 +13,6 @@ from pmv.generators.speed import REFERENCE, Speed, chosen_speed, fast, has_trito
 from pmv.generators.stylegan import finish, folded_weight, upsample_twice
 from pmv.generators.volume import March, box_limits, march
 from tests.conftest import TINY
-
-if not torch.cuda.is_available():
-    # read when Triton is imported, which PyTorch does at its first optimiser
-    os.environ["TRITON_INTERPRET"] = "1"
 
 needs_triton = pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
 
