@@ -127,7 +127,8 @@ def _fitted(first: _Seen, second: _Seen, target: Field, volume: PartVolume, surf
     shape, convention = tuple(first.planes.shape[1:]), spec.plane_convention
     texels = touched_texels(volume.values, convention, shape)
     share = share_of_texels(volume.values, target, spec.box, convention, shape) * texels
-    start = own + share.to(own).square() * (second.planes - first.planes)
+    share = share * share * (3 - 2 * share)  # less of what shines through where little lies over a texel
+    start = own + share.to(own) * (second.planes - first.planes)
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         base = first.planes - own
@@ -210,18 +211,22 @@ def _region(
 
 
 class _Toned:
-    """A volume whose features are shifted wherever there is no hair."""
+    """A volume whose features are shifted from one skin's to another's wherever there is no hair: by as much as they
+    are as bright as that skin, so that beards and shadows stay dark."""
 
-    def __init__(self, field: Field, shift: Tensor, hair: PartVolume | None) -> None:
-        self.field, self.shift, self.hair = field, shift, hair
+    def __init__(self, field: Field, skin: Tensor, wanted: Tensor, hair: PartVolume | None) -> None:
+        """Args: skin, wanted: features [C], of which the first three are EG3D's raw colours."""
+        self.field, self.skin, self.wanted, self.hair = field, skin, wanted, hair
 
     def density(self, points: Tensor, features: bool) -> tuple[Tensor, Tensor]:
         """See `pmv.generators.base.Field.density`."""
         density, found = self.field.density(points, features)
         if not features:
             return density, found
+        colour = self.skin[:3]
+        bright = (found[..., :3] @ colour / colour.square().sum().clamp_min(1e-4)).clamp(0, 1.5)[..., None]
         bare = 1 if self.hair is None else 1 - self.hair(points)[..., None]
-        return density, found + bare * self.shift
+        return density, found + bare * bright * (self.wanted - self.skin)
 
 
 @torch.no_grad()
@@ -233,5 +238,5 @@ def _toned(first: _Seen, second: _Seen, hair: PartVolume | None, mean: MeanHead)
         if not len(skin):
             return second.field
         points = torch.from_numpy(skin).float().to(head.planes.device)[None]
-        tones.append(head.field.density(points, True)[1].median(1).values)
-    return _Toned(second.field, tones[0] - tones[1], hair)
+        tones.append(head.field.density(points, True)[1][0].median(0).values)
+    return _Toned(second.field, tones[1], tones[0], hair)
