@@ -6,6 +6,7 @@ of spherical harmonics; more coefficients there are none, since colours are the 
 
 import math
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -62,8 +63,7 @@ def write_spz(path: Path, splats: Splats, scale: float) -> None:
     Raises:
         AssetsError: gsply is not installed.
     """
-    require_spz()
-    import gsply
+    gsply = require_spz()
 
     def values(tensor: Tensor) -> np.ndarray:
         return tensor.detach().cpu().float().numpy()
@@ -81,12 +81,13 @@ def write_spz(path: Path, splats: Splats, scale: float) -> None:
         gsply.write_spz(temporary, data, version=3, fractional_bits=_SPZ_BITS)
 
 
-def require_spz() -> None:
-    """AssetsError where what writes SPZ is not installed."""
+def require_spz() -> ModuleType:
+    """gsply, which writes SPZ; AssetsError where it is not installed."""
     try:
-        import gsply  # noqa: F401
+        import gsply  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise AssetsError('SPZ needs gsply: pip install "pmv[spz]"; or end --out in .gs.ply') from error
+    return gsply
 
 
 def _harmonics(splats: Splats) -> Tensor:

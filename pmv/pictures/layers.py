@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -43,19 +44,18 @@ def write_exr(path: Path, pixels: np.ndarray, channels: Sequence[str]) -> None:
     Raises:
         AssetsError: OpenEXR is not installed.
     """
-    require_exr()
-    import OpenEXR
-
+    exr = require_exr()
     planes = np.atleast_3d(pixels).astype(np.float32)
     named = {name: np.ascontiguousarray(planes[..., i]) for i, name in enumerate(channels)}
-    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
     with atomic_path(path) as temporary:
-        OpenEXR.File(header, named).write(str(temporary))
+        exr.File(header, named).write(str(temporary))
 
 
-def require_exr() -> None:
-    """AssetsError where what writes EXR is not installed."""
+def require_exr() -> ModuleType:
+    """OpenEXR, which writes EXR; AssetsError where it is not installed."""
     try:
-        import OpenEXR  # noqa: F401
+        import OpenEXR  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise AssetsError('EXR needs OpenEXR: pip install "pmv[exr]"; or leave --exr out') from error
+    return OpenEXR
