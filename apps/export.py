@@ -1,5 +1,6 @@
-"""A finished head in files of other programs: a mesh, pictures with cameras, or its latent."""
+"""A finished head in files of other programs: a mesh, Gaussians, pictures with cameras, or its latent."""
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pmv.apps.gaussians import SPLATS, gaussians, splat_agreement
 from pmv.apps.head_model import ModelSettings, Surface, agreement, head_surface, textured
 from pmv.apps.view_set import view_set_files, write_view_set
 from pmv.errors import InputError, disk_errors
@@ -15,12 +17,15 @@ from pmv.files.artifacts import atomic_folder, atomic_path, check_replaceable
 from pmv.geometry.atlas import vertex_texels
 from pmv.geometry.mesh import write_ply
 from pmv.geometry.model_files import write_glb, write_obj, write_stl
+from pmv.geometry.splat_files import require_spz, write_splat_ply, write_spz
 from pmv.inversion import load_inversion
 
 MESHES = ("glb", "obj", "ply", "stl")
 TEXTURED = ("glb", "obj")
-FORMATS = (*MESHES, "views", "npz")
+GAUSSIANS = "gaussians"
+FORMATS = (*MESHES, GAUSSIANS, "views", "npz")
 _SUFFIX = {"glb": ".glb", "obj": "-obj", "ply": ".ply", "stl": ".stl", "views": "-views", "npz": "-projected_w.npz"}
+_SUFFIX |= {GAUSSIANS: ".gs.ply"}
 _OBJ = "head"
 _MILLIMETRES = 1000.0
 """STL has no unit; programs that print take its numbers for millimetres."""
@@ -36,6 +41,7 @@ def export_run(
     *,
     metres: float | None = None,
     views: int = 60,
+    splats: int = SPLATS,
     device: str | torch.device = "cpu",
     generator: str | None = None,
 ) -> Path:
@@ -44,11 +50,13 @@ def export_run(
     Args:
         run: folder of a run, or one that `pmv edit` wrote.
         kind: one of `FORMATS`. "glb", "ply" and "stl" are files, "npz" (EG3D's ``projected_w.npz``, the pivot without
-            what was tuned) too; "obj" and "views" folders.
+            what was tuned) too; "obj" and "views" folders; "gaussians" a file whose name says its kind, .ply or .spz,
+            and one beside it, with .json at the end, that says how well they show the volume.
         out: None = beside `run`, named after it.
-        settings: of the meshes; None = the usual ones, "ply" and "stl" with all their faces.
+        settings: of the meshes; None = the usual ones, all but "glb" and "obj" with all their faces.
         metres: in a world unit; None = a mean adult's head is assumed (`pmv.apps.head_model.metres_per_unit`).
         views: pictures of "views".
+        splats: Gaussians of "gaussians", about.
         generator: name or path of the pretrained generator, where it is no longer where the run found it.
 
     Raises:
@@ -69,7 +77,10 @@ def export_run(
         surface = head_surface(run, settings or usual_settings(kind), device, generator)
         if metres is not None:
             surface = replace(surface, metres=metres)
-        _write_mesh(surface, kind, path, settings or usual_settings(kind))
+        if kind == GAUSSIANS:
+            _write_gaussians(surface, path, splats)
+        else:
+            _write_mesh(surface, kind, path, settings or usual_settings(kind))
     return path
 
 
@@ -87,6 +98,10 @@ def _check_place(path: Path, kind: str) -> None:
         raise InputError(f"{path}: is a folder; give a file as --out")
     elif not path.parent.is_dir():
         raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
+    elif kind == GAUSSIANS and path.suffix.lower() not in (".ply", ".spz"):
+        raise InputError(f"{path}: Gaussians are written as .ply or .spz; end --out in one of them")
+    elif kind == GAUSSIANS and path.suffix.lower() == ".spz":
+        require_spz()
 
 
 def _obj_files() -> Sequence[str]:
@@ -94,15 +109,13 @@ def _obj_files() -> Sequence[str]:
 
 
 def _write_mesh(surface: Surface, kind: str, path: Path, settings: ModelSettings) -> None:
-    metres = surface.metres if surface.metres is not None else 1.0
+    metres = _metres(surface, path)
     height = float(surface.vertices[:, 1].max() - surface.vertices[:, 1].min()) * metres
     unit = "mm" if kind == "stl" else "m"
     size = f"{height * 1000:.0f} mm" if kind == "stl" else f"{height:.2f} m"
-    if surface.metres is None:
-        log.warning("%s: how large it is is not known, a world unit is written as 1 m; --metres says otherwise", path)
     log.info("%s: %d faces, in %s, %s high (%.3f m a world unit)", path, len(surface.faces), unit, size, metres)
-    if surface.photo is None and kind != "stl":
-        log.info("%s: the colours are the generator's alone, an edited head is no longer the photo's", path)
+    if kind != "stl":
+        _say_whose(surface, path)
     with disk_errors(path):
         if kind == "stl":
             write_stl(path, surface.vertices, surface.faces, metres * _MILLIMETRES)
@@ -120,3 +133,34 @@ def _write_mesh(surface: Surface, kind: str, path: Path, settings: ModelSettings
             else:
                 with atomic_folder(path) as temporary:
                     write_obj(temporary, _OBJ, model.atlas, model.texture, metres)
+
+
+def _write_gaussians(surface: Surface, path: Path, count: int) -> None:
+    metres = _metres(surface, path)
+    _say_whose(surface, path)
+    splats = gaussians(surface, count)
+    found = {view: round(value, 2) for view, value in splat_agreement(splats, surface).items()}
+    said = ", ".join(f"{value:.1f} dB {_place(view)}" for view, value in found.items())
+    log.info("%s: %d Gaussians (%.3f m a world unit); against the volume %s", path, len(splats.means), metres, said)
+    about = {"splats": len(splats.means), "metres_per_world_unit": metres, "psnr_against_volume_db": found}
+    beside = path.with_name(path.name + ".json")
+    with disk_errors(path):
+        (write_spz if path.suffix.lower() == ".spz" else write_splat_ply)(path, splats, metres)
+        with atomic_path(beside) as temporary:
+            temporary.write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _place(view: str) -> str:
+    return "from the photo's view" if view == "photo" else f"at {view}°"
+
+
+def _metres(surface: Surface, path: Path) -> float:
+    """In a world unit; says where that is not known."""
+    if surface.metres is None:
+        log.warning("%s: how large it is is not known, a world unit is written as 1 m; --metres says otherwise", path)
+    return 1.0 if surface.metres is None else surface.metres
+
+
+def _say_whose(surface: Surface, path: Path) -> None:
+    if surface.photo is None:
+        log.info("%s: the colours are the generator's alone, an edited head is no longer the photo's", path)

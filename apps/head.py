@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pmv.apps.attributes import edit_run
-from pmv.apps.export import MESHES, export_run
+from pmv.apps.export import GAUSSIANS, MESHES, export_run
 from pmv.apps.invert import Request, invert
 from pmv.apps.layers import PLAIN, Look
 from pmv.apps.prepare_folder import PrepareRequest, prepare
@@ -123,18 +123,22 @@ class Head:
         return look.pixels(generator.render(self.planes, self.inversion.w, camera, rays), generator.spec)
 
     def export(self, out: str | Path, **options: Any) -> Path:
-        """Write it for other programs; the name says the format: .glb, .ply, .stl, .npz, or a folder …-obj or …-views.
+        """Write it for other programs; the name says the format: .glb, .ply, .stl, .npz, for Gaussians .gs.ply or
+        .spz, or a folder …-obj or …-views.
 
         Args:
             options: of `pmv.apps.export.export_run`.
         """
         path = Path(out)
         kind = path.suffix[1:].lower()
-        if kind not in (*MESHES, "npz") or kind == "obj":
+        if path.name.lower().endswith((".gs.ply", ".spz")):
+            kind = GAUSSIANS
+        elif kind not in (*MESHES, "npz") or kind == "obj":
             found = [kind for end, kind in _DIRECTORIES.items() if path.name.endswith(end)]
             if not found:
                 raise InputError(
-                    f"{path}: its name says no format; end it in .glb, .ply, .stl, .npz, or a folder in -obj or -views"
+                    f"{path}: its name says no format; end it in .glb, .ply, .gs.ply, .spz, .stl, .npz, or a folder "
+                    "in -obj or -views"
                 )
             kind = found[0]
         return export_run(self.path, kind, path, device=self.device, **options)

@@ -15,7 +15,6 @@ from pmv.geometry.camera import Camera
 from pmv.geometry.scene import SeenFrom, resize_depth, surface_points
 from pmv.inversion import Inversion
 from pmv.pictures.images import resize, to_uint8, without_ground
-from pmv.pictures.layers import depth_bits, normal_bits
 from pmv.pictures.masks import SOLID
 
 DEPTH_UNIT = 1e-4
@@ -93,8 +92,8 @@ class Shape(NamedTuple):
     Attributes:
         render: as the generator draws it; more rays than it knows would make its picture softer.
         points: [S,S,3] in the world, S the longer side of the picture; surface: bool [S,S], where they mean something.
-        depth: uint16 [H,W] in `DEPTH_UNIT`, 0 = nothing.
-        normals: uint16 [H,W,3], world axes, (n + 1)/2 of the full range.
+        depth: float32 [H,W], z-depth in world units, 0 = nothing.
+        normals: float32 [H,W,3], unit, world axes, 0 = nothing.
     """
 
     render: Render
@@ -118,7 +117,8 @@ def shape_from(inversion: Inversion, planes: Tensor, camera: Camera, size: tuple
     side = max(size)
     z, valid = resize_depth(seen.depth, seen.valid, (side, side), seen.edge)
     points, direction, surface = surface_points(seen.depth, seen.valid, camera, side)
-    depth, normals = depth_bits(z, valid, DEPTH_UNIT), normal_bits(direction)
+    depth = torch.where(valid, z, torch.zeros_like(z))[0, 0].float().cpu().numpy()
+    normals = direction[0].permute(1, 2, 0).float().cpu().numpy()
     if size != (side, side):
         # depths of two surfaces must not be mixed
         depth, normals = (cv2.resize(layer, size, interpolation=cv2.INTER_NEAREST) for layer in (depth, normals))

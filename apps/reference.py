@@ -127,8 +127,8 @@ def _fitted(first: _Seen, second: _Seen, target: Field, volume: PartVolume, surf
     shape, convention = tuple(first.planes.shape[1:]), spec.plane_convention
     texels = touched_texels(volume.values, convention, shape)
     share = share_of_texels(volume.values, target, spec.box, convention, shape) * texels
-    share = share * share * (3 - 2 * share)  # less of what shines through where little lies over a texel
-    start = own + share.to(own) * (second.planes - first.planes)
+    # squared: where little of the part lies over a texel, the other head's detail would shine through
+    start = own + share.to(own).square() * (second.planes - first.planes)
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         base = first.planes - own

@@ -11,19 +11,21 @@ import torch
 from torch import Tensor
 
 from pmv.apps.camera_paths import PATHS, named_path, read_path, resize_transforms
-from pmv.apps.layers import IMAGE, LAYERS, PLAIN, Look, shape_from
+from pmv.apps.layers import DEPTH_UNIT, IMAGE, LAYERS, PLAIN, Look, shape_from
 from pmv.errors import InputError, disk_errors
 from pmv.files.artifacts import atomic_folder, check_output, check_replaceable
 from pmv.generators.base import GeneratorSpec
 from pmv.geometry.camera import Camera
 from pmv.inversion import Inversion, load_inversion
 from pmv.pictures.images import write_png
-from pmv.pictures.layers import write_layer
+from pmv.pictures.layers import depth_bits, normal_bits, require_exr, write_exr, write_layer
 from pmv.pictures.sheets import tile
 from pmv.pictures.video import write_mp4
 
 _FPS = 30
 _CAMERAS = "transforms.json"
+_DEPTH, _NORMALS = "depth", "normals"
+_CHANNELS = {_DEPTH: ("Z",), _NORMALS: ("N.X", "N.Y", "N.Z")}
 
 
 @torch.no_grad()
@@ -103,6 +105,7 @@ def write_frames(
     frames: int = 90,
     path: str | Path | None = None,
     look: Look = PLAIN,
+    exr: bool = False,
     device: str | torch.device = "cpu",
     generator: str | None = None,
 ) -> None:
@@ -112,33 +115,51 @@ def write_frames(
     Args:
         layers: of `LAYERS`: image; depth, 16-bit steps of `DEPTH_UNIT`, 0 = nothing; normals, 16-bit (n + 1)/2 in world
             axes.
+        exr: depth and normals as OpenEXR of 32-bit floats instead: channel Z in world units, and N.X, N.Y, N.Z; all 0
+            where nothing is.
         others: see `write_turn`.
 
     Raises:
         PmvError: no finished inversion there, or no place to write to.
     """
     check_replaceable(out, {*LAYERS, _CAMERAS}, "frames")
+    if exr:
+        require_exr()
     _check_angles(pitch_deg, yaw_deg, sweep_deg or 0.0)
     inversion = load_inversion(run, device, generator)
     series = _series(inversion, path, frames, yaw_deg, pitch_deg, sweep_deg, look)
     side = inversion.generator.spec.resolution
     size = series.look.size or (side, side)
-    names = [f"{i:05d}.png" for i in range(len(series.cameras))]
+    names = [f"{i:05d}" for i in range(len(series.cameras))]
     with atomic_folder(out) as folder:
         for layer in layers:
             (folder / layer).mkdir()
         for i, name in enumerate(names):
             if set(layers) - {IMAGE}:
                 shape = shape_from(inversion, series.planes, series.cameras[i], size)
-                found = {"depth": shape.depth, "normals": shape.normals}
+                found = {_DEPTH: shape.depth, _NORMALS: shape.normals}
                 found[IMAGE] = series.look.pixels(shape.render, inversion.generator.spec)
             else:
                 found = {IMAGE: series.picture(i)}
             for layer in layers:
-                write_layer(folder / layer / name, found[layer])
-        series.cameras.save(folder / _CAMERAS, [f"{layers[0]}/{name}" for name in names], side)
+                _write_layer(folder / _file(layer, name, exr), layer, found[layer])
+        series.cameras.save(folder / _CAMERAS, [_file(layers[0], name, exr) for name in names], side)
         if size != (side, side):
             resize_transforms(folder / _CAMERAS, *size)
+
+
+def _file(layer: str, name: str, exr: bool) -> str:
+    return f"{layer}/{name}.exr" if exr and layer in _CHANNELS else f"{layer}/{name}.png"
+
+
+def _write_layer(path: Path, layer: str, pixels: np.ndarray) -> None:
+    """Floats as they are into EXR, as 16-bit steps into PNG; pictures are PNG."""
+    if path.suffix == ".exr":
+        write_exr(path, pixels, _CHANNELS[layer])
+    elif layer == _DEPTH:
+        write_layer(path, depth_bits(pixels, DEPTH_UNIT))
+    else:
+        write_layer(path, normal_bits(pixels) if layer == _NORMALS else pixels)
 
 
 class _Series(NamedTuple):

@@ -14,7 +14,7 @@ from pmv.files.artifacts import atomic_folder
 from pmv.generators.base import GeneratorSpec
 from pmv.geometry.camera import Camera
 from pmv.inversion import load_inversion
-from pmv.pictures.layers import write_layer
+from pmv.pictures.layers import depth_bits, normal_bits, write_layer
 
 _POINTS = 20_000
 _PITCHES_ALL, _PITCHES_FRONT = (-20.0, 5.0, 30.0), (-15.0, 0.0, 15.0)
@@ -75,8 +75,8 @@ def write_view_set(
             shape = shape_from(inversion, planes, cameras[i], (size, size))
             pixels = look.pixels(shape.render, spec)
             write_layer(folder / _IMAGES / name, pixels)
-            write_layer(folder / _DEPTH / name, shape.depth)
-            write_layer(folder / _NORMALS / name, shape.normals)
+            write_layer(folder / _DEPTH / name, depth_bits(shape.depth, DEPTH_UNIT))
+            write_layer(folder / _NORMALS / name, normal_bits(shape.normals))
             shown = shape.surface.cpu()
             places.append(shape.points.cpu()[shown])
             colours.append(torch.from_numpy(pixels[..., :3].copy())[shown])

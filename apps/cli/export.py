@@ -11,8 +11,9 @@ from pmv.apps.cli.console import log_to_stderr
 from pmv.apps.cli.options import FILE
 
 _MESHES, _TEXTURED = ("glb", "obj", "ply", "stl"), ("glb", "obj")
-_APPLIES = {"texture": _TEXTURED, "faces": _MESHES, "grid": _MESHES, "smooth": _MESHES, "metres": _MESHES}
-_APPLIES |= {"views": ("views",)}
+_SURFACES = (*_MESHES, "gaussians")
+_APPLIES = {"texture": _TEXTURED, "faces": _SURFACES, "grid": _SURFACES, "smooth": _SURFACES, "metres": _SURFACES}
+_APPLIES |= {"views": ("views",), "splats": ("gaussians",)}
 
 
 @click.command(context_settings=options.SETTINGS)
@@ -20,18 +21,23 @@ _APPLIES |= {"views": ("views",)}
 @click.option(
     "--format",
     "kind",
-    type=click.Choice([*_MESHES, "views", "npz"]),
+    type=click.Choice([*_SURFACES, "views", "npz"]),
     required=True,
-    help="Textured mesh (glb, obj), mesh with vertex colours (ply), shape (stl), pictures with cameras (views), "
-    "EG3D's projected_w.npz (npz).",
+    help="Textured mesh (glb, obj), mesh with vertex colours (ply), shape (stl), "
+    "3D Gaussians (gaussians), pictures with cameras (views), EG3D's projected_w.npz (npz).",
 )
-@click.option("--out", type=FILE, help="File; for obj and views a folder. [default: beside RUN]")
+@click.option(
+    "--out", type=FILE, help="File; for obj and views a folder; gaussians: .ply or .spz. [default: beside RUN]"
+)
 @click.option("--texture", type=click.IntRange(256, 4096), help="glb, obj: pixels a side. [default: 2048]")
-@click.option("--faces", type=click.IntRange(100), help="Meshes: triangles at most. [default: 40000; ply, stl: all]")
-@click.option("--grid", type=click.IntRange(16, 512), help="Meshes: density samples a side. [default: 160]")
-@click.option("--smooth", type=click.IntRange(0, 100), help="Meshes: steps of Taubin's smoothing. [default: 3]")
-@click.option("--metres", type=float, help="Meshes: metres in a world unit. [default: a mean adult's head is assumed]")
+@click.option("--faces", type=click.IntRange(100), help="Surfaces: triangles at most. [default: glb, obj: 40000]")
+@click.option("--grid", type=click.IntRange(16, 512), help="Surfaces: density samples a side. [default: 160]")
+@click.option("--smooth", type=click.IntRange(0, 100), help="Surfaces: steps of Taubin's smoothing. [default: 3]")
+@click.option(
+    "--metres", type=float, help="Surfaces: metres in a world unit. [default: a mean adult's head is assumed]"
+)
 @click.option("--views", type=click.IntRange(1, 1000), help="views: how many. [default: 60]")
+@click.option("--splats", type=click.IntRange(1000, 5_000_000), help="gaussians: about how many. [default: 200000]")
 @options.moved_generator
 @options.device()
 @click.pass_context
@@ -46,6 +52,7 @@ def export(
     smooth: int | None,
     metres: float | None,
     views: int | None,
+    splats: int | None,
     generator: str | None,
     device: str,
 ) -> None:
@@ -54,6 +61,7 @@ def export(
     if metres is not None and not 0 < metres < float("inf"):
         raise click.UsageError(f"--metres is {metres:g}; give the metres in a world unit, such as 0.46")
     from pmv.apps.export import export_run, usual_settings
+    from pmv.apps.gaussians import SPLATS
     from pmv.pipeline.device import pick_device
 
     log_to_stderr()
@@ -67,6 +75,7 @@ def export(
         settings,
         metres=metres,
         views=views or 60,
+        splats=splats or SPLATS,
         device=pick_device(device),
         generator=generator,
     )

@@ -10,7 +10,7 @@ from pmv.apps.cli.console import print_path
 from pmv.apps.cli.options import DEGREES, ELEVATION, FILE, Number
 
 _TURNS = (".mp4", "a folder")
-_APPLIES = {"sweep": _TURNS, "frames": _TURNS, "way": _TURNS, "layers": ("a folder",)}
+_APPLIES = {"sweep": _TURNS, "frames": _TURNS, "way": _TURNS, "layers": ("a folder",), "exr": ("a folder",)}
 _APPLIES |= {"size": (".png", *_TURNS), "background": (".png", *_TURNS)}
 _WAYS = ("swing", "orbit", "ellipse", "eight")
 
@@ -43,6 +43,7 @@ _WAYS = ("swing", "orbit", "ellipse", "eight")
     multiple=True,
     help="Folders: what to write of each view; may repeat. [default: image]",
 )
+@click.option("--exr", is_flag=True, help="Folders: depth and normals as EXR of 32-bit floats, not 16-bit PNG.")
 @options.moved_generator
 @options.device()
 @click.pass_context
@@ -59,6 +60,7 @@ def render(
     size: tuple[int, int] | None,
     background: str | tuple[int, int, int] | None,
     layers: Sequence[str],
+    exr: bool,
     generator: str | None,
     device: str,
 ) -> None:
@@ -74,6 +76,8 @@ def render(
     if kind in (".mp4", "a folder") and len(yaws) != 1:
         raise click.UsageError(f"{'an MP4' if kind == '.mp4' else kind} takes one --yaw, the middle of the turn")
     options.refuse_others(context, kind, "an --out that is", _APPLIES)
+    if exr and not {"depth", "normals"} & set(layers):
+        raise click.UsageError("--exr is for --layer depth and --layer normals; give one of them")
     way_is_file = way is not None and way not in _WAYS
     if way_is_file:
         options.refuse_all(context, ("yaws", "pitch", "sweep", "frames"), "a --path that is a file")
@@ -97,5 +101,6 @@ def render(
         write_sheet(run, out, yaws, pitch, where, look, generator)
     else:
         angles = {"yaw_deg": yaws[0], "pitch_deg": pitch, "sweep_deg": sweep, "frames": frames}
-        write_frames(run, out, layers or ("image",), **angles, path=way, look=look, device=where, generator=generator)
+        others = {"path": way, "look": look, "exr": exr, "device": where, "generator": generator}
+        write_frames(run, out, layers or ("image",), **angles, **others)
     print_path(out)

@@ -9,6 +9,7 @@ from pmv.errors import InputError
 
 EXPORTS = FORMATS
 _SUFFIX = {"glb": ".glb", "obj": "-obj.zip", "ply": ".ply", "stl": ".stl", "views": "-views.zip", "npz": ".npz"}
+_SUFFIX |= {"gaussians": ".gs.ply"}
 REPORT, FILM, LIVE, PHOTO = "report.html", "turntable.mp4", "live.jpg", "photo.jpg"
 _FILM = "10_evaluate/turntable.mp4"
 

@@ -17,6 +17,7 @@ _FORMATS = {
     "obj": "OBJ: textured mesh",
     "ply": "PLY: mesh with colours",
     "stl": "STL: shape, to print",
+    "gaussians": "PLY: 3D Gaussians",
     "views": "pictures with cameras (nerfstudio, COLMAP)",
     "npz": "EG3D's projected_w.npz",
 }

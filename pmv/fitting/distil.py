@@ -25,7 +25,7 @@ _OPACITY = 0.4
 """Weight of opacity against features."""
 _FRONT = 10.0
 """How much more the front half of a head counts where a texel is shared by both."""
-_KEPT = 4.0
+_KEPT = 6.0
 """Weight of what is to stay as it was, against what is new."""
 
 

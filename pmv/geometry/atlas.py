@@ -5,11 +5,13 @@ A texture is a picture [T,T]; uv (0,0) is its top left corner and (1,1) its bott
 in glTF.
 """
 
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
+import trimesh
 from scipy import ndimage
 from torch import Tensor
 
@@ -21,6 +23,8 @@ _MAX_COST = 8.0
 """xatlas' own, 2, cuts the rough surface of a volume into several times as many charts."""
 _PADDING = 4
 """Texels between charts, so that a bilinear or mip-mapped look-up stays in its own."""
+_CROWD, _APART = 4, 0.63
+"""Random points for each that is wanted, and how far apart those that stay are at least, in mean distances."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,24 @@ def vertex_texels(vertices: Tensor, normals: Tensor) -> Texels:
     index = torch.arange(len(vertices))
     weights = torch.tensor([1.0, 0.0, 0.0]).expand(len(vertices), 3)
     return _on_surface(index, index[:, None].expand(-1, 3), weights, vertices, normals, index)
+
+
+def spread_texels(vertices: Tensor, faces: Tensor, normals: Tensor, count: int, seed: int) -> Texels:
+    """About `count` points spread evenly over a mesh, as if each were a texel: random ones of which those too close to
+    another are left out (trimesh).
+
+    Args:
+        vertices: [V,3]; faces: [F,3], F > 0; normals: [V,3], unit.
+    """
+    mesh = trimesh.Trimesh(vertices.cpu().numpy(), faces.cpu().numpy(), process=False)
+    spacing = math.sqrt(mesh.area / count)
+    points, face = trimesh.sample.sample_surface(mesh, _CROWD * count, seed=seed)[:2]
+    points, kept = trimesh.points.remove_close(points, _APART * spacing)
+    weights = trimesh.triangles.points_to_barycentric(mesh.triangles[face[kept]], points)
+    index = torch.arange(len(points))
+    corners = faces.cpu()[torch.from_numpy(face[kept])]
+    source = torch.arange(len(vertices))
+    return _on_surface(index, corners, torch.from_numpy(weights).float(), vertices.cpu(), normals.cpu(), source)
 
 
 def _on_surface(

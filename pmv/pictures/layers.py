@@ -1,27 +1,26 @@
-"""Layers of a render beside its colours as 16-bit PNG: depth and normals."""
+"""Layers of a render beside its colours, depth and normals: as 16-bit PNG, or as OpenEXR of floats."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
+from pmv.errors import AssetsError
 from pmv.files.artifacts import atomic_path
 
 _FULL = 65535
 
 
-def depth_bits(depth: Tensor, valid: Tensor, unit: float) -> np.ndarray:
-    """uint16 [H,W] of a depth map [1,1,H,W] in steps of `unit`; 0 where it is not valid, bool [1,1,H,W]."""
-    steps = (depth / unit).round().clamp(1, _FULL)
-    return torch.where(valid, steps, torch.zeros_like(steps))[0, 0].cpu().numpy().astype(np.uint16)
+def depth_bits(depth: np.ndarray, unit: float) -> np.ndarray:
+    """uint16 [H,W] of a depth map float [H,W] in steps of `unit`; 0, which is nothing, stays 0."""
+    return np.where(depth > 0, (depth / unit).round().clip(1, _FULL), 0).astype(np.uint16)
 
 
-def normal_bits(normals: Tensor) -> np.ndarray:
-    """uint16 [H,W,3] of unit normals [1,3,H,W]: (n + 1)/2 of the full range, mid grey where there is none."""
-    values = ((normals + 1) / 2 * _FULL).round().clamp(0, _FULL)
-    return values[0].permute(1, 2, 0).cpu().numpy().astype(np.uint16)
+def normal_bits(normals: np.ndarray) -> np.ndarray:
+    """uint16 [H,W,3] of unit normals [H,W,3]: (n + 1)/2 of the full range, mid grey where there is none, 0."""
+    return ((normals + 1) / 2 * _FULL).round().clip(0, _FULL).astype(np.uint16)
 
 
 def write_layer(path: Path, pixels: np.ndarray) -> None:
@@ -33,3 +32,30 @@ def write_layer(path: Path, pixels: np.ndarray) -> None:
     assert done
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.tobytes())
+
+
+def write_exr(path: Path, pixels: np.ndarray, channels: Sequence[str]) -> None:
+    """Write an OpenEXR of 32-bit floats atomically.
+
+    Args:
+        pixels: [H,W] or [H,W,C].
+        channels: C names.
+
+    Raises:
+        AssetsError: OpenEXR is not installed.
+    """
+    exr = require_exr()
+    planes = np.atleast_3d(pixels).astype(np.float32)
+    named = {name: np.ascontiguousarray(planes[..., i]) for i, name in enumerate(channels)}
+    header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
+    with atomic_path(path) as temporary:
+        exr.File(header, named).write(str(temporary))
+
+
+def require_exr() -> ModuleType:
+    """OpenEXR, which writes EXR; AssetsError where it is not installed."""
+    try:
+        import OpenEXR  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise AssetsError('EXR needs OpenEXR: pip install "pmv[exr]"; or leave --exr out') from error
+    return OpenEXR

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,37 @@ def test_frames_have_layers_and_their_cameras(finished: Finished, tmp_path: Path
     assert code == 0 and (tmp_path / "film.mp4").stat().st_size > 500, told
 
 
+def test_depth_and_normals_as_floats(finished: Finished, tmp_path: Path):
+    OpenEXR = pytest.importorskip("OpenEXR", reason='no OpenEXR here; pip install "pmv[exr]" to run this')
+    words = ["--frames", "2", "--layer", "depth", "--layer", "normals", "--layer", "image"]
+    for kind in (["--exr"], []):
+        code, told = call("render", finished.run, *words, *kind, "--out", tmp_path / f"frames{len(kind)}")
+        assert code == 0, told
+    floats, steps = tmp_path / "frames1", tmp_path / "frames0"
+    frames = json.loads((floats / "transforms.json").read_text())["frames"]
+    assert [frame["file_path"] for frame in frames] == ["depth/00000.exr", "depth/00001.exr"]
+    assert sorted(path.name for path in (floats / "image").iterdir()) == ["00000.png", "00001.png"]
+    depth = OpenEXR.File(str(floats / "depth/00001.exr")).channels()["Z"].pixels
+    whole = cv2.imread(str(steps / "depth/00001.png"), cv2.IMREAD_UNCHANGED)
+    assert depth.dtype == np.float32 and np.abs(depth - whole * DEPTH_UNIT).max() < 0.51 * DEPTH_UNIT
+    assert ((depth == 0) == (whole == 0)).all() and (depth % DEPTH_UNIT > 0).any(), "finer than the PNG's steps"
+    channels = OpenEXR.File(str(floats / "normals/00001.exr"), separate_channels=True).channels()
+    normals = np.stack([channels[f"N.{axis}"].pixels for axis in "XYZ"], -1)
+    lengths = np.linalg.norm(normals, axis=-1)
+    assert lengths.max() < 1.0001 and (np.abs(lengths - 1) < 1e-4).sum() > 100
+    bits = cv2.imread(str(steps / "normals/00001.png"), cv2.IMREAD_UNCHANGED)[..., ::-1]
+    assert np.abs((normals + 1) / 2 * 65535 - bits).max() < 1
+
+
+def test_exr_without_its_package(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told_before: Callable[..., None]
+):
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    code, told = call("render", finished.run, "--layer", "depth", "--exr", "--out", tmp_path / "frames")
+    assert code != 0 and 'pip install "pmv[exr]"' in told and not (tmp_path / "frames").exists()
+    told_before(told.strip().splitlines()[-1])
+
+
 def test_grounds(finished: Finished, tmp_path: Path, tiny_generator: EG3DGenerator, tiny_panohead: PanoHeadGenerator):
     for words, expected in ((["--background", "#ff8000"], [255, 128, 0]), (["--background", "transparent"], [0])):
         code, told = call("render", finished.run, *words, "--yaw", "-20", "--yaw", "20", "--out", tmp_path / "a.png")
@@ -129,6 +161,8 @@ def test_grounds(finished: Finished, tmp_path: Path, tiny_generator: EG3DGenerat
             "--frames is for an --out that is .mp4, a folder; leave it out with .png",
         ),
         (["--out", "a.png", "--layer", "depth"], "--layer is for an --out that is a folder"),
+        (["--out", "a.mp4", "--exr"], "--exr is for an --out that is a folder; leave it out with .mp4"),
+        (["--out", "a", "--exr"], "--exr is for --layer depth and --layer normals; give one of them"),
         (["--out", "a.png", "--path", "orbit"], "--path is for an --out that is .mp4, a folder"),
         (["--out", "a.png", "--uncrop", "--size", "64"], "--size is for an --out that is .png, .mp4, a folder"),
         (["--out", "a", "--path", "orbit", "--sweep", "9"], "--sweep says nothing of --path orbit"),
