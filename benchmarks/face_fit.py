@@ -51,7 +51,7 @@ INTRINSICS = np.array([[EG3D_FOCAL, 0, 0.5], [0, EG3D_FOCAL, 0.5], [0, 0, 1]])
 _VIEWS = ("yaw15", "yawm15", "yaw30", "yawm30", "up20")
 _SIZE = 256
 _SURE = 0.3
-ROWS = ("mean head", "coarse", "fit alone", "fit with coarse", "blend", "encoder")
+ROWS = ("mean head", "coarse", "fit alone", "fit with coarse", "blend", "encoder", "fit with encoder")
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,10 @@ def depth_rows(case: Case, encoder: Encoder | None) -> dict[str, tuple[float, fl
         edge = edge_step(case.camera, size)
         depths["coarse"] = _resized(coarse), False
         depths["blend"] = _resized(blend_surface(coarse, alpha, small.depth, small.confidence, edge)), False
+    if seen is not None:
+        matte = F.interpolate(case.picture[:, 3:], seen.shape[-2:], mode="area")
+        known = torch.where(matte > 0.9, seen, 0.0)[0, 0].double().numpy()
+        fits["fit with encoder"] = fit_face(case.uv, INTRINSICS, depth=known)
     for name, fit in fits.items():
         depths[name] = face_depth(fit, case.camera, _SIZE).depth[0, 0].double().numpy(), True
     mask = cv2.erode(hull * (case.truth > 0).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0

@@ -75,6 +75,7 @@ ENCODE = (
 SEEDED = (
     Seeded("pmv+seed", "pmv that takes all that there is of the encoded head"),
     Seeded("pmv+seed-40", "the same in 40 % of the steps", part=0.4),
+    Seeded("seed-surface-residual", "pmv that takes its surface and its planes as residual", ("surface", "residual")),
     *(Seeded(f"seed-{name}", f"pmv that takes of the encoded head {name} alone", (name,)) for name in _HANDED),
     *(
         Seeded(f"seed-no-{name}", f"pmv+seed without {name}", tuple(other for other in _HANDED if other != name))
